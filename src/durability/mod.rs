@@ -1,0 +1,265 @@
+//! Durability: syncing published ranges, and waiting for it.
+//!
+//! 1. One sync of record data is under way at a time, by whoever holds the `flush` lock: a waiter
+//!    that finds it free leads, the others sleep, and all that was committed during one sync is
+//!    covered by the next (group commit). A lone waiter syncs in its own thread: no hand-over.
+//! 2. `durable` advances only from a sync that has returned success, over exactly its range.
+//! 3. The first failure poisons the log and wakes everyone: no later wait succeeds, no record is
+//!    accepted, until the log is opened again. A second sync would prove nothing, since the kernel
+//!    may have marked the pages clean.
+//! 4. No wake-up is lost: a waiter announces itself, *then* looks at `durable` and tries the lock
+//!    again, then sleeps; a leader lets go of the lock, *then* wakes those whom its sync served,
+//!    and one more to lead the next.
+//! 5. After a sync its leader leaves evidence, a record of 16 bytes, which never by itself causes
+//!    a sync.
+
+mod flusher;
+
+use std::time::{Duration, Instant};
+
+use crate::error::{SyncFailure, WaitError};
+use crate::geometry::PAGE_SIZE;
+use crate::lsn::Lsn;
+use crate::metrics::count;
+use crate::options::Options;
+use crate::region::Syncer;
+use crate::ring::{POISONED, Ring};
+use crate::segments::slots::persist;
+use crate::segments::{Janitor, SlotWriter};
+use crate::sync::{self, Arc, Atomic, AtomicBool, Mutex, MutexGuard, Ordering, lock};
+use crate::wait::WaitList;
+
+/// The first look behind a hole comes after this time, later ones less and less often.
+const HOLE_NAP: Duration = Duration::from_micros(20);
+const HOLE_NAP_MAX: Duration = Duration::from_millis(5);
+
+/// What to sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlushGoal {
+    /// Everything published.
+    Published,
+    /// The segments that producers have left; the pages that they stand on stay untouched.
+    Sealed,
+}
+
+/// The state of one log's durability.
+pub(crate) struct Durable {
+    ring: Arc<Ring>,
+    slots: Arc<SlotWriter>,
+    janitor: Arc<Janitor>,
+    options: Options,
+    flush: Mutex<Flush>,
+    waiters: WaitList,
+    /// Where the newest evidence record ends.
+    evidence_end: Atomic<Lsn>,
+    /// The flusher sleeps without a timer: the first sync rings it.
+    flusher_idle: AtomicBool,
+    stop: AtomicBool,
+}
+
+struct Flush {
+    syncer: Syncer,
+    last: Instant,
+}
+
+impl Durable {
+    pub(crate) fn new(
+        ring: Arc<Ring>,
+        slots: Arc<SlotWriter>,
+        janitor: Arc<Janitor>,
+        options: Options,
+        syncer: Syncer,
+    ) -> Durable {
+        Durable {
+            ring,
+            slots,
+            janitor,
+            options,
+            flush: Mutex::new(Flush {
+                syncer,
+                last: Instant::now(),
+            }),
+            waiters: WaitList::new(),
+            evidence_end: Atomic::new(Lsn::ZERO),
+            flusher_idle: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits until `durable` has reached `goal`, at the latest until `deadline`; without one, as
+    /// long as no hole in the way is older than the options tolerate.
+    pub(crate) fn wait(&self, goal: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
+        let mut nap = HOLE_NAP;
+        loop {
+            if self.ring.durable() >= goal {
+                return Ok(());
+            }
+            if let Some(failure) = self.ring.failure() {
+                return Err(WaitError::Poisoned(failure));
+            }
+            let led = match self.flush.try_lock() {
+                Ok(flush) => Some(self.lead(flush)?),
+                Err(_) => None,
+            };
+            if led.is_none() {
+                self.follow(goal, deadline);
+            }
+            if self.ring.durable() >= goal {
+                return Ok(());
+            }
+            self.check_patience(goal, deadline)?;
+            if led == Some(false) {
+                // There was nothing to sync: a hole lies in the way.
+                sync::park_timeout(nap);
+                nap = (nap * 2).min(HOLE_NAP_MAX);
+            }
+        }
+    }
+
+    /// Syncs what is published (even if only the flusher would); true if there was anything.
+    pub(crate) fn flush(&self, goal: FlushGoal) -> Result<bool, SyncFailure> {
+        let mut flush = lock(&self.flush);
+        let result = self.sync(&mut flush, goal);
+        drop(flush);
+        self.hand_over();
+        result
+    }
+
+    fn lead(&self, mut flush: MutexGuard<'_, Flush>) -> Result<bool, WaitError> {
+        let result = self.sync(&mut flush, FlushGoal::Published);
+        drop(flush);
+        self.hand_over();
+        result.map_err(WaitError::Poisoned)
+    }
+
+    /// Rule 4, the leader's half: the lock is free again.
+    fn hand_over(&self) {
+        // A target is served when `durable` has reached it, so the list compares with one more.
+        self.waiters.wake_below(self.ring.durable().get() + 1, true);
+        // Readers of durable records wait for the same news.
+        self.ring.tail_readers.wake_all();
+    }
+
+    /// Rule 4, the follower's half.
+    fn follow(&self, goal: Lsn, deadline: Option<Instant>) {
+        let until = deadline.unwrap_or_else(|| Instant::now() + self.options.hole_age_max);
+        let waiter = self.waiters.register(goal.get());
+        if self.ring.durable() >= goal || self.ring.is_frozen() {
+            return;
+        }
+        if self.flush.try_lock().is_ok() {
+            // Free in the meantime: the next round leads.
+            return;
+        }
+        if !waiter.park_until(until) {
+            drop(waiter);
+            // We may have been chosen to lead just now, and are about to give up instead.
+            self.hand_over();
+        }
+    }
+
+    /// Ends a wait that has lasted too long, with the reason.
+    fn check_patience(&self, goal: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
+        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if self.ring.published() < goal
+            && let Some((lsn, age)) = self.ring.hole()
+            && lsn < goal
+            && (over || (deadline.is_none() && age >= self.options.hole_age_max))
+        {
+            return Err(WaitError::HeldBack { lsn, age });
+        }
+        if over {
+            return Err(WaitError::Timeout {
+                lsn: goal,
+                durable: self.ring.durable(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Is nothing but our own newest evidence beyond `durable`, up to `end`?
+    pub(crate) fn is_settled(&self, end: Lsn) -> bool {
+        let durable = self.ring.durable();
+        // Acquire: pairs with the store in `sync`.
+        let evidence = self.evidence_end.load(Ordering::Acquire);
+        end <= durable || (end == evidence && durable + 16 == evidence)
+    }
+
+    /// One sync, by the holder of the lock.
+    fn sync(&self, flush: &mut Flush, goal: FlushGoal) -> Result<bool, SyncFailure> {
+        if let Some(failure) = self.ring.failure() {
+            return Err(failure);
+        }
+        let durable = self.ring.durable();
+        let published = self.ring.publish();
+        let target = match goal {
+            FlushGoal::Published => published,
+            FlushGoal::Sealed => self.sealed(published),
+        };
+        if target <= durable {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        let mut bytes = 0;
+        // Without a promise of durability, trim may have passed `durable`.
+        let from = durable.max(self.ring.trimmed());
+        for range in self.ring.geometry().file_ranges(from, target) {
+            bytes += range.end - range.start;
+            if let Err(failure) = persist(&mut flush.syncer, range) {
+                self.poison(failure.clone());
+                return Err(failure);
+            }
+        }
+        self.ring.advance_durable(durable, target);
+        flush.last = Instant::now();
+        let counters = &self.ring.counters;
+        count(&counters.syncs, 1);
+        count(&counters.sync_bytes, bytes);
+        count(&counters.sync_nanos, (flush.last - start).as_nanos() as u64);
+        self.after_sync(target, goal);
+        Ok(true)
+    }
+
+    /// The end of the last segment that is published whole.
+    fn sealed(&self, published: Lsn) -> Lsn {
+        let geometry = self.ring.geometry();
+        let sequence = geometry.sequence(geometry.normalize(published));
+        match sequence.checked_sub(1) {
+            Some(last) => geometry.lsn(last, geometry.record_end()),
+            None => Lsn::ZERO,
+        }
+    }
+
+    fn after_sync(&self, target: Lsn, goal: FlushGoal) {
+        if goal == FlushGoal::Published {
+            // The sync has write-protected the page that the writers stand on: take its fault now.
+            let geometry = self.ring.geometry();
+            let tail = geometry.normalize(target);
+            if u64::from(geometry.sequence(tail)) < self.ring.prepared() {
+                let page = geometry.file_offset(tail) / PAGE_SIZE * PAGE_SIZE;
+                self.ring
+                    .region()
+                    .backing()
+                    .prefault(page..page + PAGE_SIZE);
+            }
+        }
+        if let Some(end) = self.ring.leave_durable_evidence(target) {
+            // Release: pairs with `is_settled`.
+            self.evidence_end.store(end, Ordering::Release);
+        }
+        self.janitor.durable_advanced();
+        // Acquire-release: the one who takes the flag rings.
+        if self.flusher_idle.swap(false, Ordering::AcqRel) {
+            self.ring.flusher_bell.ring();
+        }
+    }
+
+    /// Rule 3.
+    pub(crate) fn poison(&self, failure: SyncFailure) {
+        self.ring.freeze(POISONED, Some(failure));
+        self.slots.mark_poisoned();
+        self.waiters.wake_all();
+        self.ring.janitor_bell.ring();
+        self.ring.flusher_bell.ring();
+    }
+}

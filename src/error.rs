@@ -1,0 +1,404 @@
+//! Errors: one enum a verb, and one umbrella.
+//!
+//! Each text says what happened, where (LSN, path), and what can be done. *Full* may pass, *too
+//! large* never will; *closed* and *poisoned* end this incarnation of the log; *held back* names
+//! the reservation in the way.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::lsn::Lsn;
+use crate::sync::Arc;
+
+/// The operating system refused an operation on a file of the log.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was tried, as a verb ("open", "sync").
+    pub operation: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Why the log is poisoned: the sync that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot sync file bytes {start}..{end} of the log: {source}")]
+pub struct SyncFailure {
+    /// Start of the file range, in bytes.
+    pub start: u64,
+    /// End of the file range, in bytes.
+    pub end: u64,
+    /// What the system said.
+    pub source: Arc<io::Error>,
+}
+
+/// The path is not one at which a log can live.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// The path is a symbolic link.
+    #[error("{} is a symbolic link: give the directory that it points to", .0.display())]
+    Symlink(PathBuf),
+    /// A log is a directory, and this is something else.
+    #[error("{} is {found}, not a directory: a log is a directory", path.display())]
+    NotADirectory {
+        /// The path given.
+        path: PathBuf,
+        /// What is there ("a FIFO", "a regular file").
+        found: &'static str,
+    },
+    /// The ring file is not a regular file.
+    #[error("{} is {found}, not a regular file: this is not a log", path.display())]
+    NotAFile {
+        /// The ring file's path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// Another process, or this one, has the log open for writing.
+    #[error("{} is already open for writing {by}: a log has one writer", path.display())]
+    Locked {
+        /// The log's directory.
+        path: PathBuf,
+        /// By whom ("in this process", "by process 1234").
+        by: String,
+    },
+    /// The system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A log could not be created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// There is a log already.
+    #[error("{} holds a log already: open it, or choose another directory", .0.display())]
+    Exists(PathBuf),
+    /// The path cannot hold a log, or a write failed (a full disk, for one). No log was left there.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The new log was written but could not be opened.
+    #[error("the new log could not be opened: {0}")]
+    Open(#[from] OpenError),
+}
+
+/// What is damaged: evidence that acknowledged data was altered or lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "acknowledged data is damaged at LSN {lsn} (file offset {file_offset}): {reason}; all below \
+     LSN {durable} was durable. Nothing was changed. Restore the log from a copy, or keep this \
+     one for inspection"
+)]
+pub struct Corruption {
+    /// Position of the first damaged record or segment.
+    pub lsn: Lsn,
+    /// Its offset in the ring file, in bytes.
+    pub file_offset: u64,
+    /// Everything below this position had been acknowledged as durable.
+    pub durable: Lsn,
+    /// What was found instead.
+    pub reason: &'static str,
+}
+
+/// A log could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no log at that path.
+    #[error("there is no log in {}: create one first, or check the path", .0.display())]
+    NoLog(PathBuf),
+    /// The path is not that of a log, or the system refused.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The file is not a log's ring, or its superblock is damaged.
+    #[error("{} is not a log's ring file, or its superblock is damaged: {reason}", path.display())]
+    NotALog {
+        /// The ring file.
+        path: PathBuf,
+        /// What is wrong with its first page.
+        reason: &'static str,
+    },
+    /// The log was written in another format version.
+    #[error(
+        "{} has format version {found}; this build reads version {supported}: use a build that \
+         reads version {found}", path.display()
+    )]
+    Version {
+        /// The ring file.
+        path: PathBuf,
+        /// The version in its superblock.
+        found: u32,
+        /// The version that this build reads and writes.
+        supported: u32,
+    },
+    /// The log uses features that this build does not know and may not ignore.
+    #[error(
+        "{} needs features that this build does not know (mask {unknown:#x}): use a newer build",
+        path.display()
+    )]
+    Features {
+        /// The ring file.
+        path: PathBuf,
+        /// The unknown bits of the must-understand mask.
+        unknown: u64,
+    },
+    /// The file is shorter or longer than its superblock says.
+    #[error(
+        "{} is {found} bytes long, but its superblock says {expected}: the file was cut, grown or \
+         mixed up; restore it from a copy", path.display()
+    )]
+    Length {
+        /// The ring file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The length that its geometry demands.
+        expected: u64,
+    },
+    /// Neither checkpoint slot can be believed.
+    #[error(
+        "{}: both checkpoint slots are damaged, so it cannot be known what was durable; restore \
+         the log from a copy", .0.display()
+    )]
+    NoCheckpoint(PathBuf),
+    /// Acknowledged data is damaged.
+    #[error("{}: {damage}", path.display())]
+    Corrupt {
+        /// The ring file.
+        path: PathBuf,
+        /// What and where.
+        damage: Corruption,
+    },
+    /// The log has used up its last segment sequence or epoch.
+    #[error("{}: the log has used up its sequence numbers; start a new one", .0.display())]
+    Exhausted(PathBuf),
+    /// The system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A record could not be appended, or space for it not reserved. Nothing of it is in the log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The ring is full.
+    #[error(
+        "the log is full: {retained} of {capacity} bytes are retained, from LSN {trimmed}; \
+         checkpoint what has been applied, or use a larger log"
+    )]
+    Full {
+        /// Everything from here on is retained.
+        trimmed: Lsn,
+        /// Bytes from there to the end of the log.
+        retained: u64,
+        /// Bytes of the ring.
+        capacity: u64,
+    },
+    /// The payload fits no segment of this log.
+    #[error("a payload of {len} bytes is too large: the largest that this log takes is {max}")]
+    TooLarge {
+        /// Payload length in bytes.
+        len: usize,
+        /// The largest possible, in bytes.
+        max: usize,
+    },
+    /// The wait for space is blocked by a reservation that is still open.
+    #[error("no space while the reservation at LSN {lsn} is open (for {age:?}): commit or drop it")]
+    HeldBack {
+        /// Where the open reservation starts.
+        lsn: Lsn,
+        /// For how long it has been seen to hold others back.
+        age: Duration,
+    },
+    /// The log is closed.
+    #[error("the log is closed")]
+    Closed,
+    /// A sync failed, so nothing more is accepted.
+    #[error("the log is poisoned and takes no more records until it is reopened: {0}")]
+    Poisoned(SyncFailure),
+    /// All 2^32 segment sequences are used up.
+    #[error("the log has used up its segment sequence numbers; start a new one")]
+    Exhausted,
+}
+
+/// Durability could not be confirmed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The deadline passed while a reservation before the record was still open.
+    #[error(
+        "LSN {lsn} is held back: the reservation there has been open for {age:?}; commit or drop it"
+    )]
+    HeldBack {
+        /// Where the open reservation starts.
+        lsn: Lsn,
+        /// For how long it has been seen to hold others back.
+        age: Duration,
+    },
+    /// The deadline passed during the sync. The record may still become durable.
+    #[error("the deadline passed before LSN {lsn} was durable (durable: {durable})")]
+    Timeout {
+        /// The record waited for.
+        lsn: Lsn,
+        /// Everything below this position is durable.
+        durable: Lsn,
+    },
+    /// No record was ever reserved at that position.
+    #[error("LSN {lsn} lies beyond the end of the log ({end})")]
+    NotReserved {
+        /// The position asked for.
+        lsn: Lsn,
+        /// Where the next record will be reserved.
+        end: Lsn,
+    },
+    /// A sync failed: what was not durable before it can no longer be promised.
+    #[error("the log is poisoned, durability can no longer be promised until it is reopened: {0}")]
+    Poisoned(SyncFailure),
+    /// The log was closed before the position became durable.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// A record could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The position was released by a checkpoint, or overwritten.
+    #[error("LSN {lsn} is trimmed away; the oldest retained record is at LSN {oldest}")]
+    Trimmed {
+        /// The position asked for.
+        lsn: Lsn,
+        /// The oldest position still there.
+        oldest: Lsn,
+    },
+    /// No record is committed at that position yet.
+    #[error("nothing is published at LSN {lsn} yet; the log ends at LSN {end}")]
+    NotYet {
+        /// The position asked for.
+        lsn: Lsn,
+        /// Where the published records end.
+        end: Lsn,
+    },
+    /// The position lies inside a record.
+    #[error("no record starts at LSN {lsn}")]
+    NotARecord {
+        /// The position asked for.
+        lsn: Lsn,
+    },
+    /// The record's checksum does not match its bytes.
+    #[error("the record at LSN {lsn} (file offset {file_offset}) is damaged: {reason}")]
+    Damaged {
+        /// Where the record starts.
+        lsn: Lsn,
+        /// Its offset in the ring file, in bytes.
+        file_offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The writer, in another process, has recycled the space under the reader.
+    #[error(
+        "the writer has recycled what was at LSN {lsn}; the oldest retained is at LSN {oldest}"
+    )]
+    Overwritten {
+        /// Where the reader stood.
+        lsn: Lsn,
+        /// The oldest position still there.
+        oldest: Lsn,
+    },
+    /// A recovery cut the log below the reader's position.
+    #[error("LSN {lsn} is gone: recovery cut the log at LSN {at} when epoch {epoch} began")]
+    Cut {
+        /// Where the reader stood.
+        lsn: Lsn,
+        /// Where the new epoch began.
+        at: Lsn,
+        /// The new epoch.
+        epoch: u64,
+    },
+    /// All places for pins are taken: too many records or readers are held at a time.
+    #[error("{max} pins are held at a time already; drop readers or pinned records first")]
+    TooManyPins {
+        /// How many pins a log has.
+        max: usize,
+    },
+    /// The log is closed and everything in it was read.
+    #[error("the log is closed, and everything in it was read")]
+    Closed,
+    /// The log at the path is no longer what it was, or cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A checkpoint was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The position lies inside a record.
+    #[error("a checkpoint must be at a record boundary, and LSN {lsn} is none")]
+    NotARecord {
+        /// The position asked for.
+        lsn: Lsn,
+    },
+    /// The position lies beyond the published records.
+    #[error("a checkpoint cannot lie beyond the published records: {lsn} > {published}")]
+    Beyond {
+        /// The position asked for.
+        lsn: Lsn,
+        /// Where the published records end.
+        published: Lsn,
+    },
+    /// A sync failed.
+    #[error("the log is poisoned: {0}")]
+    Poisoned(SyncFailure),
+    /// The log is closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// A log could not be closed cleanly. It is closed all the same, without its clean-shutdown mark;
+/// the next open recovers it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// A reservation is still open (or was forgotten): what lies behind it is not durable.
+    #[error("closed, but the reservation at LSN {lsn} was still open after {age:?}")]
+    HeldBack {
+        /// Where the open reservation starts.
+        lsn: Lsn,
+        /// For how long it has been seen to hold others back.
+        age: Duration,
+    },
+    /// A sync failed, then or before.
+    #[error("closed, but a sync failed: {0}")]
+    Poisoned(SyncFailure),
+}
+
+/// Any error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Geometry(#[from] crate::geometry::GeometryError),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Close(#[from] CloseError),
+}

@@ -1,0 +1,22 @@
+//! The bytes on disk. `docs/format.md` has the map; a test compares it with these constants.
+//!
+//! 1. Every structure is `#[repr(C)]`, little-endian, of fixed width; its size and each offset are
+//!    asserted where it is declared.
+//! 2. Bytes that come from a file are `Unverified*`. A trusted value comes only from `verify`,
+//!    which checks everything that a later line computes with.
+
+pub(crate) mod checkpoint;
+pub(crate) mod record;
+pub(crate) mod segment;
+pub(crate) mod superblock;
+
+pub(crate) use checkpoint::{CHECKPOINT_SLOT_OFFSETS, Checkpoint, RecoverySummary};
+pub(crate) use record::{CommitWord, RecordKind, Tag};
+pub(crate) use segment::{SegmentHeader, SegmentHeaderEvidence};
+pub(crate) use superblock::Superblock;
+
+/// A log's random identity.
+pub(crate) type LogId = [u8; 16];
+
+/// The version of the format that this build reads and writes.
+pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,37 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+#[cfg(not(all(unix, target_pointer_width = "64")))]
+compile_error!("kaelix-wal maps files on 64-bit Unix systems; there is no fallback for others");
+
+mod checksum;
+mod durability;
+mod error;
+mod files;
+mod geometry;
+pub mod inspect;
+mod layout;
+mod lsn;
+mod metrics;
+mod options;
+mod reader;
+mod recovery;
+mod region;
+mod ring;
+mod segments;
+mod sync;
+mod wait;
+mod wal;
+
+pub use error::{
+    AppendError, CheckpointError, CloseError, Corruption, CreateError, Error, FileError, OpenError,
+    PathError, ReadError, SyncFailure, WaitError,
+};
+pub use geometry::{Geometry, GeometryError};
+pub use lsn::Lsn;
+pub use metrics::Metrics;
+pub use options::{Durability, OnFull, Options};
+pub use reader::{PinnedRecord, Position, Reader, Record, Tail};
+pub use recovery::{RecoveryOutcome, RecoveryReport};
+pub use ring::{Reservation, Watermarks};
+pub use wal::Wal;

@@ -1,0 +1,206 @@
+//! The decision table: what each piece of evidence means. Pure; every combination is tested.
+//!
+//! "Proven" is the highest position of which a checkpoint slot or a later record of the log says
+//! that it was synced. "Same boot": the page cache is the one that the last writer left, no sync
+//! had failed, and so nothing can be torn. "More beyond": a record that verifies lies further on.
+
+/// What stands at a record position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordState {
+    Valid,
+    Zero,
+    Claimed,
+    BadCrc,
+    ImpossibleLength,
+    EpochBackwards,
+}
+
+/// What stands in front of a segment that should follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentState {
+    /// The expected header, of an epoch that may follow.
+    Expected,
+    /// The expected header, of an epoch before its predecessor's.
+    EpochBackwards,
+    Older,
+    Newer,
+    Zero,
+    Garbage,
+}
+
+/// The circumstances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Circumstances {
+    /// The position lies below what is proven durable.
+    pub(crate) below_proven: bool,
+    pub(crate) same_boot: bool,
+    pub(crate) more_beyond: bool,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Believe it and go on.
+    Accept,
+    /// The log ends here, as it should.
+    End,
+    /// The log is cut here: what follows was never acknowledged as durable.
+    Cut,
+    /// An abandoned reservation between committed records: it becomes a pad.
+    Pad,
+    /// Acknowledged data is damaged: refuse.
+    Corrupt,
+}
+
+/// A row's label and its decision.
+pub(crate) type Row = (&'static str, Decision);
+
+/// Judges a record position.
+pub(crate) fn decide_record(state: RecordState, at: Circumstances) -> Row {
+    use Decision::{Accept, Corrupt, Cut, End, Pad};
+    use RecordState::{BadCrc, Claimed, EpochBackwards, ImpossibleLength, Valid, Zero};
+    match (state, at.below_proven, at.same_boot, at.more_beyond) {
+        (Valid, _, _, _) => ("a record that verifies", Accept),
+
+        (Zero, true, _, _) => ("zeros where a durable record was", Corrupt),
+        (Claimed, true, _, _) => ("an open claim where a durable record was", Corrupt),
+        (BadCrc, true, _, _) => ("a checksum mismatch in a durable record", Corrupt),
+        (ImpossibleLength, true, _, _) => ("an impossible length in a durable record", Corrupt),
+        (EpochBackwards, true, _, _) => {
+            ("an older epoch's record where a durable one was", Corrupt)
+        }
+
+        (Zero, false, true, true) => ("an unmarked claim that its owner abandoned", Pad),
+        (Claimed, false, true, true) => ("a claim that its owner abandoned", Pad),
+        (Zero, false, _, false) => ("the end of the log", End),
+        (Claimed, false, _, false) => ("an open claim at the end of the log", Cut),
+        (Zero, false, false, true) => ("a record that never reached the disk", Cut),
+        (Claimed, false, false, true) => ("a claim whose record never reached the disk", Cut),
+
+        (BadCrc, false, _, _) => ("a torn record", Cut),
+        (ImpossibleLength, false, _, _) => ("a torn header", Cut),
+        (EpochBackwards, false, _, _) => ("a leftover from before an earlier cut", Cut),
+    }
+}
+
+/// Judges the header of the segment that should follow.
+pub(crate) fn decide_segment(state: SegmentState, at: Circumstances) -> Row {
+    use Decision::{Accept, Corrupt, Cut, End};
+    use SegmentState::{EpochBackwards, Expected, Garbage, Newer, Older, Zero};
+    match (state, at.below_proven, at.more_beyond) {
+        (Expected, _, _) => ("the next segment", Accept),
+
+        (EpochBackwards, true, _) => ("an older epoch's segment where a durable one was", Corrupt),
+        (Older, true, _) => (
+            "a segment of an earlier lap where a durable one was",
+            Corrupt,
+        ),
+        (Newer, true, _) => ("a segment of a later lap where a durable one was", Corrupt),
+        (Zero, true, _) => ("no segment header where a durable segment was", Corrupt),
+        (Garbage, true, _) => (
+            "a damaged segment header in front of durable records",
+            Corrupt,
+        ),
+
+        (EpochBackwards, false, _) => ("a segment prepared before an earlier cut", End),
+        (Older, false, false) => ("a segment not yet used again", End),
+        (Zero, false, false) => ("a segment not yet prepared", End),
+        (Newer, false, _) => ("a segment of a later lap, never acknowledged", Cut),
+        (Older, false, true) => ("a segment whose header never reached the disk", Cut),
+        (Zero, false, true) => ("a segment whose new header never reached the disk", Cut),
+        (Garbage, false, _) => ("a torn segment header", Cut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDS: [RecordState; 6] = [
+        RecordState::Valid,
+        RecordState::Zero,
+        RecordState::Claimed,
+        RecordState::BadCrc,
+        RecordState::ImpossibleLength,
+        RecordState::EpochBackwards,
+    ];
+    const SEGMENTS: [SegmentState; 6] = [
+        SegmentState::Expected,
+        SegmentState::EpochBackwards,
+        SegmentState::Older,
+        SegmentState::Newer,
+        SegmentState::Zero,
+        SegmentState::Garbage,
+    ];
+
+    fn all() -> impl Iterator<Item = Circumstances> {
+        (0..8_u8).map(|bits| Circumstances {
+            below_proven: bits & 1 != 0,
+            same_boot: bits & 2 != 0,
+            more_beyond: bits & 4 != 0,
+        })
+    }
+
+    /// Every combination of evidence, against the contract stated as rules of its own.
+    #[test]
+    fn every_record_row() {
+        for state in RECORDS {
+            for at in all() {
+                let (label, decision) = decide_record(state, at);
+                let invalid = state != RecordState::Valid;
+                let hole = matches!(state, RecordState::Zero | RecordState::Claimed);
+                assert_eq!(decision == Decision::Accept, !invalid, "{label}");
+                assert_eq!(
+                    decision == Decision::Corrupt,
+                    invalid && at.below_proven,
+                    "{label}"
+                );
+                let pad = hole && !at.below_proven && at.same_boot && at.more_beyond;
+                assert_eq!(decision == Decision::Pad, pad, "{label}");
+                if decision == Decision::End {
+                    assert_eq!(
+                        (state, at.more_beyond),
+                        (RecordState::Zero, false),
+                        "{label}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_segment_row() {
+        for state in SEGMENTS {
+            for at in all() {
+                let (label, decision) = decide_segment(state, at);
+                let expected = state == SegmentState::Expected;
+                assert_eq!(decision == Decision::Accept, expected, "{label}");
+                assert_eq!(
+                    decision == Decision::Corrupt,
+                    !expected && at.below_proven,
+                    "{label}"
+                );
+                assert_ne!(decision, Decision::Pad, "{label}");
+            }
+        }
+    }
+
+    /// No two rows share a label, so a label in a report names one row.
+    #[test]
+    fn labels_are_unique() {
+        let mut rows = std::collections::HashMap::new();
+        let records = RECORDS.into_iter().flat_map(|state| {
+            all().map(move |at| (decide_record(state, at), format!("{state:?}")))
+        });
+        let segments = SEGMENTS.into_iter().flat_map(|state| {
+            all().map(move |at| (decide_segment(state, at), format!("segment {state:?}")))
+        });
+        for ((label, decision), state) in records.chain(segments) {
+            let row = rows
+                .entry(label)
+                .or_insert_with(|| (decision, state.clone()));
+            assert_eq!(*row, (decision, state), "{label}");
+        }
+        assert_eq!(rows.len(), 15 + 13);
+    }
+}

@@ -1,0 +1,183 @@
+//! Recovery: from bytes that nobody vouches for to positions that a ring can start from.
+//!
+//! 1. Nothing is believed that was not verified. Everything is read with `pread`, so a file cut
+//!    short or a bad block is an error and not a signal.
+//! 2. First the [`scan`](scan::survey) walks all that is retained and [`decide`] judges each piece of
+//!    evidence; it writes nothing. Corruption of acknowledged data is refused here, with the log
+//!    as it was found.
+//! 3. Then [`apply`](apply::apply) writes, in an order that makes a crash at any point harmless:
+//!    pads over holes, zeros beyond the cut, re-dirty and sync what is to be served, and only then
+//!    a slot with the new epoch, its start, and `durable` at the cut. Until that slot is on the
+//!    medium, the next recovery finds the same log and comes to the same result.
+//! 4. The ring is not imported here: recovery returns positions, and the facade starts it.
+
+pub(crate) mod apply;
+pub(crate) mod decide;
+mod report;
+pub(crate) mod scan;
+pub(crate) mod window;
+
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use crate::error::{Corruption, FileError, OpenError};
+use crate::files::{RingFile, file_error};
+use crate::geometry::{Geometry, PAGE_SIZE};
+use crate::layout::checkpoint::{Boot, newest};
+use crate::layout::superblock::SuperblockFault;
+use crate::layout::{CHECKPOINT_SLOT_OFFSETS, Checkpoint, FORMAT_VERSION, LogId, Superblock};
+use crate::lsn::Lsn;
+
+pub use report::{RecoveryOutcome, RecoveryReport};
+
+/// Reads bytes of the ring file.
+pub(crate) type ReadAt<'a> = Box<dyn Fn(u64, &mut [u8]) -> std::io::Result<()> + Send + 'a>;
+
+/// The verified head of a ring file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) log_id: LogId,
+    pub(crate) geometry: Geometry,
+    pub(crate) checkpoint: Checkpoint,
+    /// Which slot it came from.
+    pub(crate) slot: usize,
+}
+
+/// Why recovery stopped.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Corrupt(Corruption),
+    Read(std::io::Error),
+    Sync(crate::error::SyncFailure),
+    Exhausted,
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Refusal {
+        Refusal::Read(error)
+    }
+}
+
+/// Reads and verifies superblock, length and checkpoint slots of an open ring file.
+pub(crate) fn read_head(ring: &RingFile) -> Result<Head, OpenError> {
+    let read: ReadAt<'_> = Box::new(|offset, bytes| ring.file.read_exact_at(bytes, offset));
+    let mut page = vec![0; PAGE_SIZE as usize];
+    if ring.len < 3 * PAGE_SIZE {
+        return Err(OpenError::NotALog {
+            path: ring.path.clone(),
+            reason: "the file is shorter than a superblock and two checkpoint slots",
+        });
+    }
+    read(0, &mut page).map_err(file_error("read", &ring.path))?;
+    let superblock = Superblock::verify(&page).map_err(|fault| superblock_error(ring, fault))?;
+    let expected = superblock.geometry.file_len();
+    if ring.len != expected {
+        let path = ring.path.clone();
+        return Err(OpenError::Length {
+            path,
+            found: ring.len,
+            expected,
+        });
+    }
+    read_checkpoint(&read, &superblock)
+        .map_err(|source| file_error("read", &ring.path)(source))?
+        .ok_or_else(|| OpenError::NoCheckpoint(ring.path.clone()))
+}
+
+fn superblock_error(ring: &RingFile, fault: SuperblockFault) -> OpenError {
+    let path = ring.path.clone();
+    match fault {
+        SuperblockFault::NotALog(reason) => OpenError::NotALog { path, reason },
+        SuperblockFault::Version(found) => OpenError::Version {
+            path,
+            found,
+            supported: FORMAT_VERSION,
+        },
+        SuperblockFault::Features(unknown) => OpenError::Features { path, unknown },
+    }
+}
+
+/// The newest checkpoint whose positions can be those of this log.
+pub(crate) fn read_checkpoint(
+    read: &ReadAt<'_>,
+    superblock: &Superblock,
+) -> std::io::Result<Option<Head>> {
+    let geometry = superblock.geometry;
+    let mut slots = [None, None];
+    for (slot, offset) in slots.iter_mut().zip(CHECKPOINT_SLOT_OFFSETS) {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        read(offset, &mut page)?;
+        *slot = Checkpoint::verify(&page, &superblock.log_id)
+            .filter(|checkpoint| has_possible_positions(checkpoint, &geometry));
+    }
+    let log_id = superblock.log_id;
+    Ok(newest(slots).map(|(slot, checkpoint)| Head {
+        log_id,
+        geometry,
+        checkpoint,
+        slot,
+    }))
+}
+
+/// Positions are computed with only after this.
+fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool {
+    let end = geometry.lsn(u32::MAX, geometry.record_end());
+    let possible = |lsn: Lsn| {
+        let (_, offset) = geometry.split(lsn);
+        lsn <= end && lsn.get() % 16 == 0 && offset >= 64 && offset <= geometry.record_end()
+    };
+    let positions = [
+        checkpoint.trimmed,
+        checkpoint.durable,
+        checkpoint.epoch_start,
+    ];
+    let within_a_lap = checkpoint.durable <= checkpoint.trimmed + geometry.capacity();
+    positions.into_iter().all(possible) && within_a_lap && checkpoint.epoch < u64::MAX
+}
+
+/// What a ring starts from.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) epoch: u64,
+    pub(crate) trimmed: Lsn,
+    /// The cut: everything retained lies below, the next record goes here.
+    pub(crate) end: Lsn,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Recovers a log: scans, decides, and writes what has to be written. `boot` tells whether the
+/// page cache is still the one of the last writer.
+pub(crate) fn recover(
+    region: &crate::region::Region,
+    head: &Head,
+    boot: Boot,
+) -> Result<(Recovered, crate::segments::SlotWriter), Refusal> {
+    let start = Instant::now();
+    let read = Box::new(|offset, bytes: &mut [u8]| region.backing().read_at(offset, bytes));
+    let plan = scan::survey(read, head, boot)?;
+    apply::apply(region, head, boot, &plan, start)
+}
+
+/// Names the file in a refusal.
+pub(crate) fn refusal_error(path: &std::path::Path, refusal: Refusal) -> OpenError {
+    let path = path.to_owned();
+    match refusal {
+        Refusal::Corrupt(damage) => OpenError::Corrupt { path, damage },
+        Refusal::Read(source) => FileError {
+            operation: "read",
+            path,
+            source,
+        }
+        .into(),
+        Refusal::Sync(failure) => {
+            let source = std::io::Error::other(failure);
+            FileError {
+                operation: "sync",
+                path,
+                source,
+            }
+            .into()
+        }
+        Refusal::Exhausted => OpenError::Exhausted(path),
+    }
+}

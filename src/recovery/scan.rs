@@ -1,0 +1,367 @@
+//! The scan: walks what is retained, writes nothing, and plans what to do.
+
+use super::decide::{
+    Circumstances, Decision, RecordState, Row, SegmentState, decide_record, decide_segment,
+};
+use super::window::{EpochRule, Evidence, Window};
+use super::{Head, ReadAt, Refusal};
+use crate::error::Corruption;
+use crate::geometry::{FIRST_RECORD, Geometry, RECORD_ALIGN, RECORD_HEADER_LEN};
+use crate::layout::checkpoint::Boot;
+use crate::layout::record::{CONTROL_DURABLE, aligned_len};
+use crate::layout::{RecordKind, SegmentHeaderEvidence, Tag};
+use crate::lsn::Lsn;
+
+/// An abandoned reservation that becomes a pad, with the epoch of its predecessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) lsn: Lsn,
+    pub(crate) len: u32,
+    pub(crate) epoch: u64,
+}
+
+/// What recovery is going to do. Nothing has been written yet.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The log is kept up to here.
+    pub(crate) cut: Lsn,
+    pub(crate) end_reason: &'static str,
+    /// The cut lies in a segment whose header verifies.
+    pub(crate) cut_segment_is_valid: bool,
+    /// The epoch that the cut segment's header carries.
+    pub(crate) cut_segment_epoch: u64,
+    pub(crate) holes: Vec<Hole>,
+    /// The epoch of the last kept record, or of the segment it would be in.
+    pub(crate) last_epoch: u64,
+    /// The highest epoch seen anywhere.
+    pub(crate) epoch_max: u64,
+    pub(crate) proven: Lsn,
+    pub(crate) same_boot: bool,
+    pub(crate) records: u64,
+    pub(crate) payload_bytes: u64,
+    pub(crate) beyond: Beyond,
+}
+
+/// What verifies beyond a position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beyond {
+    pub(crate) first: Option<Lsn>,
+    pub(crate) end: Lsn,
+    pub(crate) records: u64,
+    pub(crate) payload_bytes: u64,
+    /// The highest position that evidence beyond says was durable.
+    pub(crate) proven: Lsn,
+}
+
+struct Walk<'a> {
+    window: Window<'a>,
+    geometry: Geometry,
+    rule: EpochRule,
+    plan: Plan,
+    clean: bool,
+    /// What lies beyond the position last asked about.
+    beyond: Option<(Lsn, Beyond)>,
+}
+
+/// Walks the log from `trimmed` to its end.
+pub(crate) fn survey(read: ReadAt<'_>, head: &Head, boot: Boot) -> Result<Plan, Refusal> {
+    let checkpoint = &head.checkpoint;
+    let start = head.geometry.normalize(checkpoint.trimmed);
+    let rule = EpochRule {
+        epoch: 0,
+        first: true,
+        newest: checkpoint.epoch,
+        newest_start: checkpoint.epoch_start,
+    };
+    let plan = Plan {
+        cut: start,
+        end_reason: "",
+        cut_segment_is_valid: false,
+        cut_segment_epoch: 0,
+        holes: Vec::new(),
+        last_epoch: 0,
+        epoch_max: checkpoint.epoch,
+        proven: checkpoint.durable,
+        same_boot: boot.same_as(&checkpoint.boot) && !checkpoint.poisoned,
+        records: 0,
+        payload_bytes: 0,
+        beyond: Beyond::default(),
+    };
+    let window = Window::new(read, head.geometry, head.log_id);
+    let mut walk = Walk {
+        window,
+        geometry: head.geometry,
+        rule,
+        plan,
+        clean: checkpoint.clean,
+        beyond: None,
+    };
+    walk.run(start)?;
+    Ok(walk.plan)
+}
+
+impl Walk<'_> {
+    fn run(&mut self, start: Lsn) -> Result<(), Refusal> {
+        let mut at = start;
+        let first = self.geometry.sequence(start);
+        loop {
+            let (sequence, offset) = self.geometry.split(at);
+            if sequence - first >= self.geometry.segments() {
+                // A full ring: the next segment's slot is the one that we started in.
+                self.plan.end_reason = "the end of a full ring";
+                return Ok(());
+            }
+            if self.ends_cleanly(self.plan.cut) && at != start {
+                return Ok(());
+            }
+            if !self.enter_segment(sequence, at)? {
+                return Ok(());
+            }
+            self.plan.cut = at;
+            if !self.walk_segment(sequence, offset)? {
+                return Ok(());
+            }
+            at = self.geometry.normalize(self.plan.cut);
+            if self.geometry.sequence(at) == sequence {
+                self.plan.end_reason = "the last segment that a log can have";
+                return Ok(());
+            }
+        }
+    }
+
+    /// A log that was closed in order ends at its `durable`; what stands there is of no interest.
+    fn ends_cleanly(&mut self, at: Lsn) -> bool {
+        let ends = self.clean && at >= self.plan.proven;
+        if ends {
+            self.plan.end_reason = "the end of a log that was closed in order";
+        }
+        ends
+    }
+
+    /// Judges the segment's header; false if the log ends before it.
+    fn enter_segment(&mut self, sequence: u32, at: Lsn) -> Result<bool, Refusal> {
+        let base = self.geometry.lsn(sequence, 0);
+        let rule = self.rule;
+        let state = match self.window.segment_header(sequence)? {
+            SegmentHeaderEvidence::Expected(header) => {
+                let stale = header.epoch < rule.epoch
+                    || (base >= rule.newest_start && header.epoch < rule.newest);
+                self.plan.epoch_max = self.plan.epoch_max.max(header.epoch);
+                if !stale {
+                    self.rule.epoch = header.epoch;
+                    self.plan.last_epoch = header.epoch;
+                    self.plan.cut_segment_epoch = header.epoch;
+                }
+                if stale {
+                    SegmentState::EpochBackwards
+                } else {
+                    SegmentState::Expected
+                }
+            }
+            SegmentHeaderEvidence::Older(_) => SegmentState::Older,
+            SegmentHeaderEvidence::Newer(_) => SegmentState::Newer,
+            SegmentHeaderEvidence::Zero => SegmentState::Zero,
+            SegmentHeaderEvidence::Garbage => SegmentState::Garbage,
+        };
+        if state == SegmentState::Expected {
+            self.plan.cut_segment_is_valid = true;
+            return Ok(true);
+        }
+        let circumstances = self.circumstances(at)?;
+        let row = decide_segment(state, circumstances);
+        if at == self.plan.cut {
+            // The very first segment: there is nothing of the log to stand on.
+            self.plan.cut_segment_is_valid = false;
+        }
+        self.stop(at, row)?;
+        Ok(false)
+    }
+
+    /// Walks records; false if the log ends in this segment.
+    fn walk_segment(&mut self, sequence: u32, mut offset: u32) -> Result<bool, Refusal> {
+        while offset < self.geometry.record_end() {
+            let at = self.geometry.lsn(sequence, offset);
+            if self.ends_cleanly(at) {
+                return Ok(false);
+            }
+            let len = match self.window.examine(at, &self.rule)? {
+                Evidence::Valid {
+                    record_len,
+                    tag,
+                    epoch,
+                } => {
+                    self.accept(at, record_len, tag, epoch);
+                    aligned_len(record_len)
+                }
+                evidence => match self.judge(at, evidence)? {
+                    Some(len) => len,
+                    None => return Ok(false),
+                },
+            };
+            offset += len;
+            self.plan.cut = self.geometry.lsn(sequence, offset);
+        }
+        Ok(true)
+    }
+
+    fn accept(&mut self, at: Lsn, record_len: u32, tag: Tag, epoch: u64) {
+        self.rule.epoch = epoch;
+        self.rule.first = false;
+        self.plan.last_epoch = epoch;
+        self.plan.epoch_max = self.plan.epoch_max.max(epoch);
+        if tag.kind() == Some(RecordKind::Data) {
+            self.plan.records += 1;
+            self.plan.payload_bytes += u64::from(record_len) - RECORD_HEADER_LEN as u64;
+        }
+        if let Some(proven) = durable_evidence(at, tag) {
+            self.plan.proven = self.plan.proven.max(proven);
+        }
+    }
+
+    /// Judges an invalid record: the length of the pad that takes its place, or the end.
+    fn judge(&mut self, at: Lsn, evidence: Evidence) -> Result<Option<u32>, Refusal> {
+        let state = match evidence {
+            Evidence::Valid { .. } => RecordState::Valid,
+            Evidence::Zero => RecordState::Zero,
+            Evidence::Claimed(_) => RecordState::Claimed,
+            Evidence::BadCrc => RecordState::BadCrc,
+            Evidence::ImpossibleLength => RecordState::ImpossibleLength,
+            Evidence::EpochBackwards => RecordState::EpochBackwards,
+        };
+        let circumstances = self.circumstances(at)?;
+        let row = decide_record(state, circumstances);
+        if row.1 != Decision::Pad {
+            self.stop(at, row)?;
+            return Ok(None);
+        }
+        let len = match evidence {
+            Evidence::Claimed(len) => aligned_len(len),
+            _ => self.unmarked_len(at)?,
+        };
+        self.plan.holes.push(Hole {
+            lsn: at,
+            len,
+            epoch: self.rule.epoch,
+        });
+        Ok(Some(len))
+    }
+
+    /// An unmarked claim was never written to: it is zero up to the next owner's first word.
+    fn unmarked_len(&mut self, at: Lsn) -> Result<u32, Refusal> {
+        let (sequence, offset) = self.geometry.split(at);
+        let end = self.geometry.record_end();
+        let mut next = offset + RECORD_ALIGN as u32;
+        while next < end {
+            let lsn = self.geometry.lsn(sequence, next);
+            if self.window.examine(lsn, &self.rule)? != Evidence::Zero {
+                break;
+            }
+            next += RECORD_ALIGN as u32;
+        }
+        Ok(next - offset)
+    }
+
+    /// Ends the walk at `at`, or refuses the log.
+    fn stop(&mut self, at: Lsn, (label, decision): Row) -> Result<(), Refusal> {
+        if decision == Decision::Corrupt {
+            return Err(Refusal::Corrupt(Corruption {
+                lsn: at,
+                file_offset: self.geometry.file_offset(at),
+                durable: self.plan.proven,
+                reason: label,
+            }));
+        }
+        self.plan.end_reason = label;
+        self.plan.beyond = self.look_beyond(at)?;
+        Ok(())
+    }
+
+    fn circumstances(&mut self, at: Lsn) -> Result<Circumstances, Refusal> {
+        let beyond = self.look_beyond(at)?;
+        self.plan.proven = self.plan.proven.max(beyond.proven);
+        Ok(Circumstances {
+            below_proven: at < self.plan.proven,
+            same_boot: self.plan.same_boot,
+            more_beyond: beyond.first.is_some(),
+        })
+    }
+
+    /// Looks for anything that verifies beyond `at`, in this segment by 16-byte steps and in the
+    /// segments that follow.
+    fn look_beyond(&mut self, at: Lsn) -> Result<Beyond, Refusal> {
+        match self.beyond {
+            Some((asked, beyond)) if asked == at => return Ok(beyond),
+            // Holes in a row: what was the first beyond one is still ahead of the next.
+            Some((asked, beyond)) if asked < at && beyond.first.is_some_and(|lsn| lsn > at) => {
+                return Ok(beyond);
+            }
+            _ => {}
+        }
+        let mut beyond = Beyond::default();
+        let mut rule = self.rule;
+        let (sequence, offset) = self.geometry.split(at);
+        // `at` itself does not verify as the next record, or its segment's header does not.
+        self.search(
+            sequence,
+            offset + RECORD_ALIGN as u32,
+            &mut rule,
+            &mut beyond,
+        )?;
+        let mut next = sequence;
+        for _ in 1..self.geometry.segments() {
+            let Some(following) = next.checked_add(1) else {
+                break;
+            };
+            next = following;
+            if let SegmentHeaderEvidence::Expected(header) = self.window.segment_header(next)? {
+                if header.epoch < rule.epoch {
+                    break;
+                }
+                rule.epoch = header.epoch;
+                self.search(next, FIRST_RECORD, &mut rule, &mut beyond)?;
+            }
+        }
+        self.beyond = Some((at, beyond));
+        Ok(beyond)
+    }
+
+    fn search(
+        &mut self,
+        sequence: u32,
+        mut offset: u32,
+        rule: &mut EpochRule,
+        beyond: &mut Beyond,
+    ) -> Result<(), Refusal> {
+        while offset < self.geometry.record_end() {
+            let at = self.geometry.lsn(sequence, offset);
+            let Evidence::Valid {
+                record_len,
+                tag,
+                epoch,
+            } = self.window.examine(at, rule)?
+            else {
+                offset += RECORD_ALIGN as u32;
+                continue;
+            };
+            rule.epoch = epoch;
+            beyond.first.get_or_insert(at);
+            offset += aligned_len(record_len);
+            beyond.end = self.geometry.lsn(sequence, offset);
+            if tag.kind() == Some(RecordKind::Data) {
+                beyond.records += 1;
+                beyond.payload_bytes += u64::from(record_len) - RECORD_HEADER_LEN as u64;
+            }
+            if let Some(proven) = durable_evidence(at, tag) {
+                beyond.proven = beyond.proven.max(proven);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a sync left: everything below the returned position was durable.
+fn durable_evidence(at: Lsn, tag: Tag) -> Option<Lsn> {
+    let distance = u64::from(tag.stream()) * RECORD_ALIGN;
+    tag.is_control(CONTROL_DURABLE)
+        .then(|| Lsn::new(at.get().saturating_sub(distance)))
+}

@@ -1,0 +1,213 @@
+//! A window on the ring file: what a walk has read, a piece at a time.
+
+use super::ReadAt;
+use crate::checksum::Seed;
+use crate::geometry::{Geometry, RECORD_HEADER_LEN};
+use crate::layout::record::{CONTROL_EPOCH, WordState, record_crc};
+use crate::layout::{CommitWord, LogId, RecordKind, SegmentHeader, SegmentHeaderEvidence, Tag};
+use crate::lsn::Lsn;
+
+/// A walk reads this much at a time: it stays in the second-level cache.
+const PIECE: u64 = 256 << 10;
+
+/// What was found at a record position. `Valid` is the only one that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// A record that verifies, of this many bytes (header included).
+    Valid {
+        record_len: u32,
+        tag: Tag,
+        epoch: u64,
+    },
+    /// Nothing.
+    Zero,
+    /// An owner's claim of this many bytes.
+    Claimed(u32),
+    /// A committed record whose bytes do not match its checksum.
+    BadCrc,
+    /// A length that no record can have here.
+    ImpossibleLength,
+    /// A record that verifies, of an epoch before its predecessor's.
+    EpochBackwards,
+}
+
+/// Which epoch a record may be of, given the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EpochRule {
+    /// The predecessor's epoch.
+    pub(crate) epoch: u64,
+    /// The walk starts here: its epoch may be later than the segment header's, without the
+    /// control record (now trimmed) that opened it.
+    pub(crate) first: bool,
+    /// The newest persisted epoch, and where it began: from there on, older ones are leftovers.
+    pub(crate) newest: u64,
+    pub(crate) newest_start: Lsn,
+}
+
+/// Reads and verifies records.
+pub(crate) struct Window<'a> {
+    read: ReadAt<'a>,
+    geometry: Geometry,
+    log_id: LogId,
+    /// The checksum seed last used, and its epoch: a log has few epochs.
+    seed: (u64, Seed),
+    bytes: Vec<u8>,
+    /// File offset of the first byte.
+    start: u64,
+    /// How often it was read from the file.
+    reads: u64,
+}
+
+impl<'a> Window<'a> {
+    pub(crate) fn new(read: ReadAt<'a>, geometry: Geometry, log_id: LogId) -> Window<'a> {
+        let seed = (0, Seed::new(&log_id, 0));
+        Window {
+            read,
+            geometry,
+            log_id,
+            seed,
+            bytes: Vec::new(),
+            start: 0,
+            reads: 0,
+        }
+    }
+
+    /// Forgets what was read: the file may have changed.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// How often the file was read: unchanged, what was examined came from the same copy.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// The bytes `[offset, offset + len)`, which lie in the segment that ends at `limit`.
+    pub(crate) fn bytes(&mut self, offset: u64, len: u64, limit: u64) -> std::io::Result<&[u8]> {
+        let have = self.start..self.start + self.bytes.len() as u64;
+        if !(have.contains(&offset) && offset + len <= have.end) {
+            let end = (offset + len.max(PIECE)).min(limit);
+            self.bytes.clear();
+            self.bytes.resize((end - offset) as usize, 0);
+            (self.read)(offset, &mut self.bytes).inspect_err(|_| self.bytes = Vec::new())?;
+            self.start = offset;
+            self.reads += 1;
+        }
+        let at = (offset - self.start) as usize;
+        Ok(&self.bytes[at..at + len as usize])
+    }
+
+    /// What lies in front of segment `sequence`.
+    pub(crate) fn segment_header(
+        &mut self,
+        sequence: u32,
+    ) -> std::io::Result<SegmentHeaderEvidence> {
+        let offset = self.geometry.segment_offset(sequence);
+        let base = self.geometry.lsn(sequence, 0);
+        let log_id = self.log_id;
+        let limit = offset + self.geometry.segment_size();
+        let bytes = self.bytes(offset, 64, limit)?;
+        Ok(SegmentHeader::verify(bytes, &log_id, sequence, base))
+    }
+
+    /// What lies at `lsn`, a record position.
+    pub(crate) fn examine(&mut self, lsn: Lsn, rule: &EpochRule) -> std::io::Result<Evidence> {
+        let (sequence, offset) = self.geometry.split(lsn);
+        let room = self.geometry.record_end() - offset;
+        let at = self.geometry.segment_offset(sequence) + u64::from(offset);
+        let limit = at + u64::from(room);
+        let header = self.bytes(at, RECORD_HEADER_LEN as u64, limit)?;
+        let (word, tag) = split_header(header);
+        let record_len = match word.state(room) {
+            WordState::Zero => return Ok(Evidence::Zero),
+            WordState::Claimed(len) => return Ok(Evidence::Claimed(len)),
+            WordState::Impossible => return Ok(Evidence::ImpossibleLength),
+            WordState::Committed(len) => len,
+        };
+        if tag.kind().is_none() {
+            return Ok(Evidence::BadCrc);
+        }
+        self.verify(lsn, at, limit, (word, tag, record_len), rule)
+    }
+
+    fn verify(
+        &mut self,
+        lsn: Lsn,
+        at: u64,
+        limit: u64,
+        (word, tag, record_len): (CommitWord, Tag, u32),
+        rule: &EpochRule,
+    ) -> std::io::Result<Evidence> {
+        let pad = tag.kind() == Some(RecordKind::Pad);
+        let body = if pad { 0 } else { u64::from(record_len) };
+        let body = body.max(RECORD_HEADER_LEN as u64);
+        self.bytes(at, body, limit)?;
+        let ahead = u64::from(tag.epoch_low().wrapping_sub(rule.epoch as u16));
+        let epoch = if ahead == 0 {
+            rule.epoch
+        } else if tag.is_control(CONTROL_EPOCH) {
+            let payload = &self.bytes(at, body, limit)?[RECORD_HEADER_LEN..];
+            match payload.first_chunk() {
+                Some(full) => u64::from_le_bytes(*full),
+                None => return Ok(Evidence::BadCrc),
+            }
+        } else if rule.first && rule.epoch + ahead <= rule.newest {
+            rule.epoch + ahead
+        } else {
+            // Only an earlier epoch's record could be genuine.
+            let earlier = (rule.epoch + ahead).checked_sub(0x1_0000);
+            let genuine = match earlier {
+                Some(epoch) => {
+                    self.matches(lsn, at, body, limit, (word, tag, record_len), epoch)?
+                }
+                None => false,
+            };
+            return Ok(if genuine {
+                Evidence::EpochBackwards
+            } else {
+                Evidence::BadCrc
+            });
+        };
+        if !self.matches(lsn, at, body, limit, (word, tag, record_len), epoch)? {
+            return Ok(Evidence::BadCrc);
+        }
+        if epoch < rule.epoch || (lsn >= rule.newest_start && epoch < rule.newest) {
+            return Ok(Evidence::EpochBackwards);
+        }
+        Ok(Evidence::Valid {
+            record_len,
+            tag,
+            epoch,
+        })
+    }
+
+    fn matches(
+        &mut self,
+        lsn: Lsn,
+        at: u64,
+        body: u64,
+        limit: u64,
+        (word, tag, record_len): (CommitWord, Tag, u32),
+        epoch: u64,
+    ) -> std::io::Result<bool> {
+        if self.seed.0 != epoch {
+            self.seed = (epoch, Seed::new(&self.log_id, epoch));
+        }
+        let seed = self.seed.1;
+        let payload = &self.bytes(at, body, limit)?[RECORD_HEADER_LEN..];
+        Ok(record_crc(seed, tag, record_len, payload, lsn) == word.crc())
+    }
+}
+
+/// Reads the two header words.
+pub(crate) fn split_header(header: &[u8]) -> (CommitWord, Tag) {
+    let word = |bytes: &[u8]| {
+        bytes
+            .first_chunk()
+            .map_or(0, |word| u64::from_le_bytes(*word))
+    };
+    (
+        CommitWord::from_bits(word(header)),
+        Tag::from_bits(word(&header[8..])),
+    )
+}

@@ -1,0 +1,104 @@
+//! A region on a mapped file: `MAP_SHARED`, persisted by `msync(MS_SYNC)`.
+//!
+//! `MS_ASYNC` does nothing on Linux and counts as nothing. The mapping is kept out of forked
+//! children (`MADV_DONTFORK`), so that a child can neither write to the log nor keep it mapped.
+//!
+//! If someone cuts the file short while it is mapped, the next access past its end raises SIGBUS.
+//! We hold an exclusive lock and never shrink the file; an unrelated process that truncates it
+//! all the same cannot be defended against through a mapping. Recovery reads by `pread` instead.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::{Backing, Persist, Syncer};
+use crate::geometry::PAGE_SIZE;
+
+/// Opens the same file once more; must fail if the path has come to name another one.
+type Reopen = Box<dyn Fn() -> io::Result<File> + Send + Sync>;
+
+/// A file mapped as a whole.
+pub(crate) struct Mapped {
+    file: File,
+    map: MmapRaw,
+    reopen: Reopen,
+}
+
+impl Mapped {
+    /// Maps `file`. Its length was checked before, and its blocks are written: a store to the
+    /// mapping never has to find space on the disk.
+    pub(crate) fn new(file: File, reopen: Reopen) -> io::Result<Mapped> {
+        let map = map_whole(&file)?;
+        Ok(Mapped { file, map, reopen })
+    }
+}
+
+fn map_whole(file: &File) -> io::Result<MmapRaw> {
+    let map = MmapOptions::new().map_raw(file)?;
+    #[cfg(target_os = "linux")]
+    map.advise(memmap2::Advice::DontFork)?;
+    Ok(map)
+}
+
+// SAFETY: `MmapRaw` keeps its address and length until it is dropped with `self`; it is mapped
+// readable and writable, and mappings start at page boundaries.
+unsafe impl Backing for Mapped {
+    fn memory(&self) -> (NonNull<u8>, u64) {
+        let base = NonNull::new(self.map.as_mut_ptr()).expect("a mapping is never at address 0");
+        (base, self.map.len() as u64)
+    }
+
+    fn syncer(&self) -> io::Result<Syncer> {
+        let map = map_whole(&(self.reopen)()?)?;
+        Ok(Box::new(Msync { map }))
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    fn redirty(&self, range: Range<u64>) {
+        assert!(
+            range.end <= self.map.len() as u64,
+            "a range lies in the file"
+        );
+        for page in range.step_by(PAGE_SIZE as usize) {
+            // SAFETY: in bounds by the assertion above.
+            let byte = unsafe { self.map.as_mut_ptr().add(page as usize) };
+            // SAFETY: mapped readable; nobody else writes meanwhile, by the trait's contract.
+            let value = unsafe { byte.read_volatile() };
+            // SAFETY: mapped writable, as above. Volatile, since an optimiser would drop a store
+            // that changes nothing, and the store's page fault is what we are here for.
+            unsafe { byte.write_volatile(value) };
+        }
+    }
+
+    fn prefault(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        {
+            let len = (range.end - range.start) as usize;
+            // A kernel before 5.14 does not know it: then the next store takes the fault.
+            let _ =
+                self.map
+                    .advise_range(memmap2::Advice::PopulateWrite, range.start as usize, len);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+}
+
+/// Syncs through a mapping of its own: `msync` reports to the description that is mapped.
+struct Msync {
+    map: MmapRaw,
+}
+
+impl Persist for Msync {
+    fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
+        self.map
+            .flush_range(range.start as usize, (range.end - range.start) as usize)
+    }
+}

@@ -1,0 +1,339 @@
+//! Claiming space and committing it: the hot path.
+//!
+//! A [`Claim`] is the exclusive right to a byte range of the ring. It is made here and nowhere
+//! else, from the tail's one modification order, and consumed by a commit; that is what makes the
+//! plain writes below sound.
+
+use super::Ring;
+use super::cursor::{FETCH_ADD_LEN_MAX, SLEEPER, Tail};
+use crate::checksum::RecordChecksum;
+use crate::geometry::RECORD_HEADER_LEN;
+use crate::layout::record::{CONTROL_DURABLE, CONTROL_EPOCH, aligned_len};
+use crate::layout::{CommitWord, RecordKind, Tag};
+use crate::lsn::Lsn;
+use crate::metrics::count;
+use crate::sync::Ordering;
+
+/// The exclusive right to `[lsn, lsn + len)`. Not `Clone`: there is one owner.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    lsn: Lsn,
+    /// File offset of `lsn`.
+    offset: u64,
+    /// Bytes owned, a multiple of 16.
+    len: u32,
+    /// The claim found `SLEEPER`: its owner wakes the sleepers after the commit.
+    wake: bool,
+}
+
+impl Claim {
+    pub(crate) fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+}
+
+/// Nothing was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The next segment is not prepared: the ring is full, or the janitor is at work.
+    Full,
+    /// The log is closed or poisoned.
+    Frozen,
+    /// There is no next segment: all sequences are used up.
+    Exhausted,
+}
+
+/// A record whose checksum is done but for its LSN.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    tag: Tag,
+    record_len: u32,
+    checksum: RecordChecksum,
+}
+
+impl Prepared {
+    /// The space that the record takes.
+    #[inline]
+    pub(crate) fn aligned_len(&self) -> u32 {
+        aligned_len(self.record_len)
+    }
+}
+
+impl Ring {
+    /// Checksums a caller's record before it has a place (rule 2 of `checksum`). The payload's
+    /// length was checked against the geometry.
+    #[inline]
+    pub(crate) fn prepare<'p>(
+        &self,
+        len: usize,
+        parts: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Prepared {
+        let record_len = (len + RECORD_HEADER_LEN) as u32;
+        let mut checksum = self.seed.start(self.data_tag.bits(), record_len);
+        for part in parts {
+            checksum.update(part);
+        }
+        Prepared {
+            tag: self.data_tag,
+            record_len,
+            checksum,
+        }
+    }
+
+    /// Claims `len` bytes, a multiple of 16 that fits a segment.
+    #[inline]
+    pub(crate) fn try_claim(&self, len: u32) -> Result<Claim, Refusal> {
+        if len > FETCH_ADD_LEN_MAX {
+            return self.try_claim_slow(len, None);
+        }
+        let before = self.tail.fetch_claim(len);
+        if before.flags() == 0 && before.offset() + len <= self.geometry.record_end() {
+            return Ok(self.claim_at(before, len));
+        }
+        self.try_claim_slow(len, Some(before))
+    }
+
+    /// Everything but the common case: flags, the end of the segment, long claims. `before` is
+    /// the result of a `fetch_claim` that is not settled yet.
+    #[cold]
+    #[inline(never)]
+    fn try_claim_slow(&self, len: u32, mut before: Option<Tail>) -> Result<Claim, Refusal> {
+        let end = self.geometry.record_end();
+        loop {
+            let before = match before.take() {
+                Some(before) => before,
+                None => self.claim_by_cas(len),
+            };
+            if before.is_frozen() {
+                self.tail.transition_clamp(end);
+                return Err(Refusal::Frozen);
+            }
+            if before.offset() < end {
+                if before.offset() + len <= end {
+                    return Ok(self.claim_at(before, len));
+                }
+                // Rule 3 of `cursor`: the rest of the segment is ours alone.
+                self.commit_pad(self.claim_at(before, end - before.offset()));
+            }
+            self.rotate(before.sequence())?;
+        }
+    }
+
+    /// Claims `len` bytes, or the rest of the segment if they do not fit, without overshooting;
+    /// returns the tail before. A sealed or frozen tail is returned as it is.
+    fn claim_by_cas(&self, len: u32) -> Tail {
+        let end = self.geometry.record_end();
+        loop {
+            let before = self.tail.load();
+            if before.is_frozen() || before.offset() >= end {
+                return before;
+            }
+            let to = (before.offset() + len).min(end);
+            if self.tail.transition_claim(before, to) {
+                return before;
+            }
+        }
+    }
+
+    #[inline]
+    fn claim_at(&self, before: Tail, len: u32) -> Claim {
+        let (sequence, offset) = (before.sequence(), before.offset());
+        Claim {
+            lsn: self.geometry.lsn(sequence, offset),
+            offset: self.geometry.segment_offset(sequence) + u64::from(offset),
+            len,
+            wake: before.flags() & SLEEPER != 0,
+        }
+    }
+
+    /// Goes on from sealed segment `sequence`, or finds that another has done it.
+    fn rotate(&self, sequence: u32) -> Result<(), Refusal> {
+        let end = self.geometry.record_end();
+        if sequence == u32::MAX {
+            self.tail.transition_clamp(end);
+            return Err(Refusal::Exhausted);
+        }
+        if u64::from(sequence) + 1 >= self.prepared() {
+            self.tail.transition_clamp(end);
+            let tail = self.tail.load();
+            if tail.sequence() == sequence && !tail.is_frozen() {
+                count(&self.counters.full_hits, 1);
+                return Err(Refusal::Full);
+            }
+            return Ok(());
+        }
+        if self.tail.transition_rotate(sequence, end) {
+            count(&self.counters.segments_sealed, 1);
+            self.janitor_bell.ring();
+            self.flusher_bell.ring();
+        }
+        Ok(())
+    }
+
+    /// Copies `parts` into the claimed space and commits.
+    #[inline]
+    pub(crate) fn commit_parts<'p>(
+        &self,
+        claim: Claim,
+        prepared: Prepared,
+        parts: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Lsn {
+        self.mark_claimed(&claim, prepared.record_len);
+        let mut at = claim.offset + RECORD_HEADER_LEN as u64;
+        let end = claim.offset + u64::from(claim.len);
+        for part in parts {
+            assert!(
+                part.len() as u64 <= end - at,
+                "the parts fill what was reserved for them"
+            );
+            // SAFETY: `[at, at + part.len())` lies inside the claim, by the assertion, and behind
+            // its two header words. `claim` is the only right to these bytes (the tail's
+            // modification order gave them to no one else), its segment is not recycled before it
+            // is published, and others look at a record's bytes only after its commit.
+            unsafe { self.region.write(at, part) };
+            at += part.len() as u64;
+        }
+        self.commit(claim, prepared)
+    }
+
+    /// The owner's one release store: the record is complete.
+    #[inline]
+    pub(crate) fn commit(&self, claim: Claim, prepared: Prepared) -> Lsn {
+        let Claim {
+            lsn, offset, wake, ..
+        } = claim;
+        // Relaxed: the commit word's release store orders it.
+        self.region
+            .word(offset + 8)
+            .store(prepared.tag.bits(), Ordering::Relaxed);
+        let word = CommitWord::committed(prepared.record_len, prepared.checksum.finish(lsn));
+        // Release: hands header and payload to whoever acquires the commit word.
+        self.region
+            .word(offset)
+            .store(word.bits(), Ordering::Release);
+        if wake {
+            self.wake_sleepers();
+        }
+        lsn
+    }
+
+    /// Marks the claim's length, for whoever finds it abandoned.
+    #[inline]
+    pub(crate) fn mark_claimed(&self, claim: &Claim, record_len: u32) {
+        // Relaxed: it hands over nothing; the line is about to be written anyway.
+        self.region
+            .word(claim.offset)
+            .store(CommitWord::claimed(record_len).bits(), Ordering::Relaxed);
+    }
+
+    /// Commits a claim as filler. Its payload means nothing.
+    pub(crate) fn commit_pad(&self, claim: Claim) {
+        let tag = Tag::new(0, RecordKind::Pad, 0, self.identity.epoch);
+        let checksum = self.seed.start(tag.bits(), claim.len);
+        let record_len = claim.len;
+        self.commit(
+            claim,
+            Prepared {
+                tag,
+                record_len,
+                checksum,
+            },
+        );
+    }
+
+    /// Commits the first `len` payload bytes of a claim whose payload is in place. What remains
+    /// becomes a pad, written first: a walk that passes the record finds it there.
+    pub(crate) fn commit_in_place(&self, mut claim: Claim, len: usize) -> Lsn {
+        let payload_offset = claim.offset + RECORD_HEADER_LEN as u64;
+        assert!(len as u64 + RECORD_HEADER_LEN as u64 <= u64::from(claim.len));
+        // SAFETY: inside the claim, by the assertion; its owner hands it in, so no slice of it is
+        // borrowed any more, and nobody else touches it before the commit below.
+        let payload = unsafe { self.region.bytes(payload_offset, len) };
+        let prepared = self.prepare(len, [payload]);
+        let used = prepared.aligned_len();
+        if used < claim.len {
+            let rest = Claim {
+                lsn: claim.lsn + u64::from(used),
+                offset: claim.offset + u64::from(used),
+                len: claim.len - used,
+                wake: false,
+            };
+            claim.len = used;
+            self.commit_pad(rest);
+        }
+        self.commit(claim, prepared)
+    }
+
+    /// The payload bytes of a claim: zero until its owner writes them.
+    pub(crate) fn payload_mut<'a>(&'a self, claim: &'a mut Claim, len: usize) -> &'a mut [u8] {
+        assert!(len as u64 + RECORD_HEADER_LEN as u64 <= u64::from(claim.len));
+        // SAFETY: inside the claim, by the assertion, and behind its header words. The exclusive
+        // borrow of the claim is the exclusive right to the bytes, as in `commit_parts`.
+        unsafe {
+            self.region
+                .bytes_mut(claim.offset + RECORD_HEADER_LEN as u64, len)
+        }
+    }
+
+    /// As `payload_mut`, to look at.
+    pub(crate) fn payload<'a>(&'a self, claim: &'a Claim, len: usize) -> &'a [u8] {
+        assert!(len as u64 + RECORD_HEADER_LEN as u64 <= u64::from(claim.len));
+        // SAFETY: as in `payload_mut`; a shared borrow of the claim excludes its exclusive one.
+        unsafe {
+            self.region
+                .bytes(claim.offset + RECORD_HEADER_LEN as u64, len)
+        }
+    }
+
+    /// Opens the epoch with a control record that carries it in full, before any other claim. At a
+    /// segment's end there is no room: the next segment's header carries the epoch.
+    pub(crate) fn open_epoch(&self) {
+        if self.tail.load().offset() >= self.geometry.record_end() {
+            return;
+        }
+        let epoch = self.identity.epoch.to_le_bytes();
+        let tag = Tag::new(0, RecordKind::Control, CONTROL_EPOCH, self.identity.epoch);
+        let record_len = (RECORD_HEADER_LEN + epoch.len()) as u32;
+        let mut checksum = self.seed.start(tag.bits(), record_len);
+        checksum.update(&epoch);
+        let claim = self.try_claim(aligned_len(record_len));
+        let claim = claim.expect("recovery leaves room for the record that opens an epoch");
+        self.commit_parts(
+            claim,
+            Prepared {
+                tag,
+                record_len,
+                checksum,
+            },
+            [&epoch[..]],
+        );
+    }
+
+    /// Leaves evidence that everything below `durable` was synced: a record without payload.
+    /// Try-only; returns its end.
+    pub(crate) fn leave_durable_evidence(&self, durable: Lsn) -> Option<Lsn> {
+        let claim = self.try_claim(RECORD_HEADER_LEN as u32).ok()?;
+        let distance = (claim.lsn - durable) / 16;
+        let Ok(distance) = u32::try_from(distance) else {
+            self.commit_pad(claim);
+            return None;
+        };
+        let tag = Tag::new(
+            distance,
+            RecordKind::Control,
+            CONTROL_DURABLE,
+            self.identity.epoch,
+        );
+        let record_len = RECORD_HEADER_LEN as u32;
+        let checksum = self.seed.start(tag.bits(), record_len);
+        let lsn = self.commit(
+            claim,
+            Prepared {
+                tag,
+                record_len,
+                checksum,
+            },
+        );
+        Some(lsn + RECORD_HEADER_LEN as u64)
+    }
+}

@@ -1,0 +1,399 @@
+//! The ring: reserve, commit, publish. No lock, no syscall, no allocation between a reserve and
+//! its commit.
+//!
+//! A record's life, and who may touch its bytes by what right:
+//!
+//! 1. *Free*: its segment is prepared, all its bytes are zero. Nobody touches them.
+//! 2. *Claimed*: one `fetch_add` on the tail gave the range to one claimant (a [`Claim`]), who
+//!    alone touches it. Its first store marks the commit word *claimed, n bytes*, so that a hole
+//!    has a known length for whoever recovers the log.
+//! 3. *Committed*: the owner's one release store of the commit word. From here on nobody writes
+//!    the bytes, and whoever acquires the commit word may read them while a pin keeps the segment.
+//! 4. *Published*: the contiguous committed prefix has moved past it.
+//! 5. *Recycled*: below `trimmed`, no pin: the janitor zeroes the segment, which is rule 1 again.
+//!
+//! Watermarks, all positions, in this order always:
+//! `trimmed <= durable <= published <= reserved <= writable <= trimmed + capacity` (with
+//! [`Durability::None`](crate::Durability::None): `trimmed <= published`).
+//!
+//! | atomic | written by | ordering | hands over |
+//! |---|---|---|---|
+//! | tail | claimants, rotators, freezers | see `cursor` | the zeroed segment |
+//! | commit word | its claimant | release | the record's bytes |
+//! | `prepared` | janitor | release | the zeroed segment, to rotators and walkers |
+//! | `published` | walkers, by CAS | release | all commits below it |
+//! | `durable` | the one who syncs | release | nothing that memory holds; waiters acquire it |
+//! | `trimmed` | janitor | release, then `fence(SeqCst)` | see `pins` |
+
+mod claim;
+mod cursor;
+mod pins;
+mod publish;
+mod reservation;
+
+use std::time::{Duration, Instant};
+
+use crate::checksum::Seed;
+use crate::error::SyncFailure;
+use crate::geometry::Geometry;
+use crate::layout::{LogId, RecordKind, Tag};
+use crate::lsn::Lsn;
+use crate::metrics::{Counters, count};
+use crate::region::Region;
+use crate::sync::{Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, lock};
+use crate::wait::{Doorbell, WaitList};
+
+pub(crate) use claim::{Claim, Prepared, Refusal};
+pub(crate) use cursor::{CLOSED, POISONED, SLEEPER, Tail};
+pub(crate) use pins::PINS_MAX;
+pub use reservation::Reservation;
+
+use cursor::TailWord;
+use pins::{PinSlot, Pins};
+
+/// Which log, and which incarnation of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) log_id: LogId,
+    pub(crate) epoch: u64,
+}
+
+/// Where a ring starts: what recovery found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StartPositions {
+    pub(crate) trimmed: Lsn,
+    /// Everything below is published and durable; the next record goes here.
+    pub(crate) end: Lsn,
+    /// Segments below this sequence are prepared.
+    pub(crate) prepared: u64,
+}
+
+/// A consistent look at the watermarks, in bytes. Each is at most the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// Everything below has been released.
+    pub trimmed: Lsn,
+    /// Everything below survives a power loss.
+    pub durable: Lsn,
+    /// Everything below is committed.
+    pub published: Lsn,
+    /// Everything below has an owner.
+    pub reserved: Lsn,
+    /// Everything below can be reserved without waiting for space.
+    pub writable: Lsn,
+}
+
+/// The shared state of a log's producers, flushers, janitor and readers.
+pub(crate) struct Ring {
+    tail: CachePadded<TailWord>,
+    region: Region,
+    geometry: Geometry,
+    identity: Identity,
+    seed: Seed,
+    data_tag: Tag,
+    prepared: CachePadded<AtomicU64>,
+    published: CachePadded<Atomic<Lsn>>,
+    durable: CachePadded<Atomic<Lsn>>,
+    trimmed: CachePadded<Atomic<Lsn>>,
+    pins: Pins,
+    /// The end of a frozen log, and why it is frozen.
+    frozen: Mutex<Frozen>,
+    /// The oldest open reservation that a walk met, and when it was first met.
+    hole: Mutex<Option<(Lsn, Instant)>>,
+    flusher_asleep: AtomicBool,
+    pub(crate) space_waiters: WaitList,
+    pub(crate) tail_readers: WaitList,
+    pub(crate) janitor_bell: Doorbell,
+    pub(crate) flusher_bell: Doorbell,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Default)]
+struct Frozen {
+    end: Option<Lsn>,
+    failure: Option<SyncFailure>,
+}
+
+/// A pin could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PinRefusal {
+    /// The position is below `trimmed`.
+    Trimmed,
+    /// All slots are taken.
+    NoSlot,
+}
+
+impl Ring {
+    pub(crate) fn new(
+        region: Region,
+        geometry: Geometry,
+        identity: Identity,
+        start: StartPositions,
+    ) -> Ring {
+        let (sequence, offset) = geometry.split(start.end);
+        Ring {
+            tail: CachePadded::new(TailWord::new(Tail::new(sequence, offset))),
+            seed: Seed::new(&identity.log_id, identity.epoch),
+            data_tag: Tag::new(0, RecordKind::Data, 0, identity.epoch),
+            region,
+            geometry,
+            identity,
+            prepared: CachePadded::new(AtomicU64::new(start.prepared)),
+            published: CachePadded::new(Atomic::new(start.end)),
+            durable: CachePadded::new(Atomic::new(start.end)),
+            trimmed: CachePadded::new(Atomic::new(start.trimmed)),
+            pins: Pins::new(),
+            frozen: Mutex::new(Frozen::default()),
+            hole: Mutex::new(None),
+            flusher_asleep: AtomicBool::new(false),
+            space_waiters: WaitList::new(),
+            tail_readers: WaitList::new(),
+            janitor_bell: Doorbell::new(),
+            flusher_bell: Doorbell::new(),
+            counters: Counters::new(),
+        }
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The checksum seed of an epoch's records.
+    pub(crate) fn seed(&self, epoch: u64) -> Seed {
+        if epoch == self.identity.epoch {
+            self.seed
+        } else {
+            Seed::new(&self.identity.log_id, epoch)
+        }
+    }
+
+    /// Read from low to high: each only grows, so the chain holds in what is returned.
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        Watermarks {
+            trimmed: self.trimmed(),
+            durable: self.durable(),
+            published: self.published(),
+            reserved: self.reserved(),
+            writable: Lsn::new(self.prepared() * self.geometry.segment_size()),
+        }
+    }
+
+    pub(crate) fn trimmed(&self) -> Lsn {
+        // Acquire: a reader that finds itself trimmed reports what the trimmer saw.
+        self.trimmed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn durable(&self) -> Lsn {
+        // Acquire: pairs with `advance_durable`.
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn published(&self) -> Lsn {
+        // Acquire: everything below is committed for whoever sees it.
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Segments below this sequence are prepared.
+    pub(crate) fn prepared(&self) -> u64 {
+        // Acquire: takes over their zeroing from the janitor.
+        self.prepared.load(Ordering::Acquire)
+    }
+
+    /// Where the next claim goes (an overshot tail counts as its segment's end).
+    pub(crate) fn reserved(&self) -> Lsn {
+        let tail = self.tail.load();
+        match tail.is_frozen().then(|| lock(&self.frozen).end).flatten() {
+            Some(end) => end,
+            None => self.position(tail),
+        }
+    }
+
+    /// The sequence of the segment that is claimed from.
+    pub(crate) fn active_sequence(&self) -> u32 {
+        self.tail.load().sequence()
+    }
+
+    fn position(&self, tail: Tail) -> Lsn {
+        self.geometry.lsn(
+            tail.sequence(),
+            tail.offset().min(self.geometry.record_end()),
+        )
+    }
+
+    /// Stops all claims; returns the end of what was claimed before.
+    pub(crate) fn freeze(&self, flag: u64, failure: Option<SyncFailure>) -> Lsn {
+        let mut frozen = lock(&self.frozen);
+        let before = self.tail.transition_set(flag);
+        if frozen.failure.is_none() {
+            frozen.failure = failure;
+        }
+        let end = *frozen.end.get_or_insert_with(|| self.position(before));
+        drop(frozen);
+        self.space_waiters.wake_all();
+        self.tail_readers.wake_all();
+        end
+    }
+
+    /// Is the log closed or poisoned?
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.tail.load().is_frozen()
+    }
+
+    /// The failed sync that poisoned the log, if one did.
+    pub(crate) fn failure(&self) -> Option<SyncFailure> {
+        if !self.is_frozen() {
+            return None;
+        }
+        lock(&self.frozen).failure.clone()
+    }
+
+    /// Keeps `lsn` and everything above it from being recycled.
+    pub(crate) fn pin(&self, lsn: Lsn, own: bool) -> Result<Pin<'_>, PinRefusal> {
+        let slot = self.pins.try_pin(lsn, own).ok_or(PinRefusal::NoSlot)?;
+        let pin = Pin { ring: self, slot };
+        // The re-check of the pin protocol: after the store and the fence in `try_pin`.
+        if lsn < self.trimmed() {
+            Err(PinRefusal::Trimmed)
+        } else {
+            Ok(pin)
+        }
+    }
+
+    /// One more pin, on `lsn`, which `held` covers: it needs no re-check.
+    pub(crate) fn pin_again<'a>(&'a self, held: &Pin<'_>, lsn: Lsn) -> Option<Pin<'a>> {
+        debug_assert!(std::ptr::eq(held.ring, self));
+        self.pins
+            .try_pin(lsn, false)
+            .map(|slot| Pin { ring: self, slot })
+    }
+
+    /// The janitor announces that everything below `trimmed` may go. It is on the medium already.
+    pub(crate) fn advance_trimmed(&self, trimmed: Lsn) {
+        assert!(trimmed >= self.trimmed(), "trimmed only advances");
+        assert!(
+            trimmed <= self.published(),
+            "nothing unpublished is trimmed"
+        );
+        // Release, then the fence in `Pins::floor`, which comes before any recycling.
+        self.trimmed.store(trimmed, Ordering::Release);
+    }
+
+    /// What may be recycled ends here: at `trimmed`, or at the lowest pin. With `held`, whoever
+    /// lets go of a pin from now on rings the janitor.
+    pub(crate) fn reclaim_limit(&self, held: bool) -> Lsn {
+        // Relaxed: `floor` fences between this store and its look at the pins.
+        self.pins.janitor_held.store(held, Ordering::Relaxed);
+        let trimmed = self.trimmed();
+        self.pins
+            .floor()
+            .map_or(trimmed, |pinned| pinned.min(trimmed))
+    }
+
+    /// The lowest pinned position.
+    pub(crate) fn pin_floor(&self) -> Option<Lsn> {
+        self.pins.floor()
+    }
+
+    /// The janitor has prepared one more segment.
+    pub(crate) fn advance_prepared(&self, sequence: u32) {
+        assert_eq!(
+            u64::from(sequence),
+            self.prepared(),
+            "segments are prepared in order"
+        );
+        // Release: hands the zeroing over to rotators and walkers.
+        self.prepared
+            .store(u64::from(sequence) + 1, Ordering::Release);
+        self.space_waiters.wake_all();
+    }
+
+    /// Moves `durable` from `from` to `to`, which a finished sync of exactly that range has made
+    /// true.
+    pub(crate) fn advance_durable(&self, from: Lsn, to: Lsn) {
+        assert!(
+            from <= to && to <= self.published(),
+            "only published records become durable"
+        );
+        // Release: whoever sees it sees what the sync saw. One syncer at a time, so it stands.
+        let moved = self
+            .durable
+            .compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
+        assert!(moved.is_ok(), "one sync at a time advances durable");
+    }
+
+    /// The oldest open reservation that holds back publication, and since when it was seen to.
+    pub(crate) fn hole(&self) -> Option<(Lsn, Duration)> {
+        self.publish();
+        let at = self.geometry.normalize(self.published());
+        let mut hole = lock(&self.hole);
+        if at >= self.reserved() {
+            *hole = None;
+            return None;
+        }
+        match *hole {
+            Some((seen, since)) if seen == at => Some((at, since.elapsed())),
+            _ => {
+                *hole = Some((at, Instant::now()));
+                Some((at, Duration::ZERO))
+            }
+        }
+    }
+
+    /// The flusher goes to sleep until something is claimed. The value before tells whether it
+    /// may: claims that were open then will not wake it.
+    pub(crate) fn announce_flusher_sleep(&self) -> Lsn {
+        // Relaxed: the release in `transition_set` orders it before the flag.
+        self.flusher_asleep.store(true, Ordering::Relaxed);
+        self.position(self.tail.transition_set(SLEEPER))
+    }
+
+    /// As `announce_flusher_sleep`, for a tail reader that has registered with `tail_readers`.
+    pub(crate) fn announce_reader_sleep(&self) -> Lsn {
+        self.position(self.tail.transition_set(SLEEPER))
+    }
+
+    /// A commit whose claim had found `SLEEPER`.
+    #[cold]
+    fn wake_sleepers(&self) {
+        if self.tail.transition_clear_sleeper() {
+            count(&self.counters.wakeups, 1);
+            self.tail_readers.wake_all();
+            // Acquire-release: takes the flag for the one wake-up that is owed.
+            if self.flusher_asleep.swap(false, Ordering::AcqRel) {
+                self.flusher_bell.ring();
+            }
+        }
+    }
+}
+
+/// Keeps a position, and everything above it, from being recycled.
+pub(crate) struct Pin<'a> {
+    ring: &'a Ring,
+    slot: PinSlot,
+}
+
+impl Pin<'_> {
+    /// Lets go of what lies below `lsn`.
+    pub(crate) fn advance(&self, lsn: Lsn) {
+        self.ring.pins.advance(self.slot, lsn);
+        if self.ring.pins.janitor_held.load(Ordering::Relaxed) {
+            self.ring.janitor_bell.ring();
+        }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        if self.ring.pins.unpin(self.slot) {
+            self.ring.janitor_bell.ring();
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Pins: a reader's hold on trim.
+//!
+//! 1. A slot holds 0 (free) or a pinned LSN with its lowest bit set. A pin never moves to another
+//!    slot and never backwards; clones count outside, on the same slot.
+//! 2. Reader: store the slot, `fence(SeqCst)`, then look whether the position is still retained.
+//!    Janitor: store `trimmed`, `fence(SeqCst)`, then look at all slots. Of two such pairs at least
+//!    one sees the other's store, so either the reader finds its position trimmed and gives up, or
+//!    the janitor finds the pin and keeps the segment.
+//! 3. A pin that goes, or moves, does so by a release store: the janitor that sees it acquires, and
+//!    what it then zeroes was read before.
+//! 4. The race that looks fatal: a pin moves forward just while the janitor looks. It sees the old
+//!    or the new value, both of which cover everything that the reader still holds.
+
+use crate::lsn::Lsn;
+use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering, fence};
+
+/// How many pins readers and pinned records can hold at a time.
+#[cfg(not(wal_loom))]
+pub(crate) const PINS_MAX: usize = 256;
+#[cfg(wal_loom)]
+pub(crate) const PINS_MAX: usize = 2;
+/// How many more only the log's own walks use, so that readers cannot starve them.
+const PINS_OWN: usize = if cfg!(wal_loom) { 1 } else { 16 };
+
+const FREE: u64 = 0;
+
+/// All pins of a log.
+pub(crate) struct Pins {
+    slots: Box<[CachePadded<AtomicU64>]>,
+    /// The janitor found a pin in its way: whoever lets go of one rings it.
+    pub(crate) janitor_held: AtomicBool,
+}
+
+/// A slot that the caller owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PinSlot(usize);
+
+impl Pins {
+    pub(crate) fn new() -> Pins {
+        let slots = (0..PINS_MAX + PINS_OWN)
+            .map(|_| CachePadded::new(AtomicU64::new(FREE)))
+            .collect();
+        Pins {
+            slots,
+            janitor_held: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a slot for `lsn`, if one is free; `own`: for a walk of the log itself. The caller must
+    /// still check that `lsn` is retained, *after* this returns (rule 2; the fence is in here).
+    pub(crate) fn try_pin(&self, lsn: Lsn, own: bool) -> Option<PinSlot> {
+        let value = lsn.get() | 1;
+        let eligible = if own {
+            0..self.slots.len()
+        } else {
+            PINS_OWN..self.slots.len()
+        };
+        let index = eligible.into_iter().find(|index| {
+            let slot = &self.slots[*index];
+            // Relaxed: the fence below orders the store; a failure hands over nothing.
+            slot.load(Ordering::Relaxed) == FREE
+                && slot
+                    .compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+        })?;
+        // Rule 2, the reader's half.
+        fence(Ordering::SeqCst);
+        Some(PinSlot(index))
+    }
+
+    /// Moves a pin forward to `lsn`.
+    pub(crate) fn advance(&self, slot: PinSlot, lsn: Lsn) {
+        let value = lsn.get() | 1;
+        debug_assert!(
+            value >= self.slots[slot.0].load(Ordering::Relaxed),
+            "pins only advance"
+        );
+        // Release: rule 3.
+        self.slots[slot.0].store(value, Ordering::Release);
+    }
+
+    /// Gives a slot back. True: the janitor waits for it and must be rung.
+    #[must_use]
+    pub(crate) fn unpin(&self, slot: PinSlot) -> bool {
+        // Release: rule 3.
+        self.slots[slot.0].store(FREE, Ordering::Release);
+        // Pairs with the fence in `floor`: either the janitor saw the slot free, or we see that
+        // it is held.
+        fence(Ordering::SeqCst);
+        self.janitor_held.load(Ordering::Relaxed)
+    }
+
+    /// The lowest pinned position, if anything is pinned. The caller has stored `trimmed`, and
+    /// `janitor_held` if it is going to sleep, before.
+    pub(crate) fn floor(&self) -> Option<Lsn> {
+        // Rule 2, the janitor's half.
+        fence(Ordering::SeqCst);
+        self.slots
+            .iter()
+            // Acquire: rule 3.
+            .map(|slot| slot.load(Ordering::Acquire))
+            .filter(|value| *value != FREE)
+            .min()
+            .map(|value| Lsn::new(value & !1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_the_lowest_pin() {
+        let pins = Pins::new();
+        assert_eq!(pins.floor(), None);
+        let low = pins.try_pin(Lsn::new(64), false).expect("a slot is free");
+        let high = pins.try_pin(Lsn::new(4096), false).expect("a slot is free");
+        assert_eq!(pins.floor(), Some(Lsn::new(64)));
+        pins.advance(low, Lsn::new(8192));
+        assert_eq!(pins.floor(), Some(Lsn::new(4096)));
+        assert!(!pins.unpin(high));
+        assert_eq!(pins.floor(), Some(Lsn::new(8192)));
+        pins.janitor_held.store(true, Ordering::Relaxed);
+        assert!(pins.unpin(low));
+        assert_eq!(pins.floor(), None);
+    }
+
+    #[test]
+    fn slots_run_out_and_come_back() {
+        let pins = Pins::new();
+        let slots: Vec<_> = (0..PINS_MAX)
+            .map(|_| pins.try_pin(Lsn::new(64), false))
+            .collect();
+        assert!(slots.iter().all(Option::is_some));
+        assert_eq!(pins.try_pin(Lsn::new(64), false), None);
+        assert!(
+            pins.try_pin(Lsn::new(64), true).is_some(),
+            "the log's own walks go on"
+        );
+        let _ = pins.unpin(slots[3].expect("all were had"));
+        assert_eq!(pins.try_pin(Lsn::new(64), false), slots[3]);
+    }
+}

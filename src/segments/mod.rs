@@ -1,0 +1,12 @@
+//! The life of a segment: clean, active, sealed, durable, reclaimable, clean again.
+//!
+//! The producers seal a segment by going on to the next; a checkpoint makes it reclaimable; the
+//! [`janitor`] prepares it for its next use, `segments` sequences later. Before anything below a
+//! new `trimmed` is recycled, a checkpoint [slot](slots) says so on the medium.
+
+pub(crate) mod janitor;
+pub(crate) mod prepare;
+pub(crate) mod slots;
+
+pub(crate) use janitor::Janitor;
+pub(crate) use slots::SlotWriter;

@@ -1,0 +1,48 @@
+//! Preparing a segment: zeroed, then given its header.
+//!
+//! Zero bytes are what makes "commit word = 0" mean "nothing here yet": stale payload of the last
+//! lap could look like anything. Zeroing also takes the page faults off the writers' path. The
+//! sequence word is zeroed first and written last, so that a reader in another process, which
+//! copies and then looks at the word again, never takes a half-prepared segment for a whole one.
+
+use crate::files::unix_ms;
+use crate::geometry::{FIRST_RECORD, Geometry};
+use crate::layout::SegmentHeader;
+use crate::region::Region;
+use crate::ring::Identity;
+use crate::sync::{Ordering, fence};
+
+/// Prepares segment `sequence` in its ring slot.
+///
+/// # Safety
+///
+/// Nobody else in this process touches the slot meanwhile: what it held is below `trimmed` and
+/// not pinned, or no ring is running yet.
+pub(crate) unsafe fn prepare_segment(
+    region: &Region,
+    geometry: &Geometry,
+    identity: &Identity,
+    sequence: u32,
+) {
+    let start = geometry.segment_offset(sequence);
+    let header = SegmentHeader {
+        sequence,
+        base: geometry.lsn(sequence, 0),
+        epoch: identity.epoch,
+        prepared_unix_ms: unix_ms(),
+    };
+    let bytes = header.encode(&identity.log_id);
+    let (word, rest) = bytes.split_at(8);
+    // Relaxed, then a release fence: whoever sees any of the stores below sees the zero too.
+    region.word(start).store(0, Ordering::Relaxed);
+    fence(Ordering::Release);
+    // SAFETY: exclusive by this function's contract; the sequence word, at which others may look,
+    // is left out.
+    unsafe { region.zero(start + 8..start + geometry.segment_size()) };
+    // SAFETY: as above: the header behind its sequence word.
+    unsafe { region.write(start + 8, rest) };
+    debug_assert_eq!(bytes.len(), FIRST_RECORD as usize);
+    let word = u64::from_le_bytes(word.try_into().expect("split at 8"));
+    // Release: the seqlock's closing store.
+    region.word(start).store(word.to_le(), Ordering::Release);
+}

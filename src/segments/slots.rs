@@ -1,0 +1,95 @@
+//! Writing checkpoint slots.
+//!
+//! The two slots are written in turn, and one is synced before the other is touched, in every
+//! durability mode: whatever a crash does to the slot being written, the other one is whole. A
+//! failed write leaves the turn where it was, so the last good slot is never touched again.
+
+use std::ops::Range;
+
+use crate::error::SyncFailure;
+use crate::files::unix_ms;
+use crate::geometry::PAGE_SIZE;
+use crate::layout::{CHECKPOINT_SLOT_OFFSETS, Checkpoint, LogId};
+use crate::lsn::Lsn;
+use crate::region::{Region, Syncer};
+use crate::sync::{Arc, Mutex, lock};
+
+struct Slots {
+    /// The newest slot on the medium.
+    current: Checkpoint,
+    /// Which of the two it is in.
+    index: usize,
+    syncer: Syncer,
+}
+
+/// The one writer of both slots.
+pub(crate) struct SlotWriter {
+    region: Region,
+    log_id: LogId,
+    slots: Mutex<Slots>,
+}
+
+/// Syncs `range`, and says which it was if that fails.
+pub(crate) fn persist(syncer: &mut Syncer, range: Range<u64>) -> Result<(), SyncFailure> {
+    let Range { start, end } = range.clone();
+    syncer.persist(range).map_err(|source| SyncFailure {
+        start,
+        end,
+        source: Arc::new(source),
+    })
+}
+
+impl SlotWriter {
+    /// Goes on from `current`, which was read from slot `index`.
+    pub(crate) fn new(
+        region: Region,
+        log_id: LogId,
+        syncer: Syncer,
+        current: Checkpoint,
+        index: usize,
+    ) -> SlotWriter {
+        SlotWriter {
+            region,
+            log_id,
+            slots: Mutex::new(Slots {
+                current,
+                index,
+                syncer,
+            }),
+        }
+    }
+
+    /// The newest checkpoint on the medium.
+    pub(crate) fn current(&self) -> Checkpoint {
+        lock(&self.slots).current
+    }
+
+    /// What is proven durable by the newest slot.
+    pub(crate) fn durable(&self) -> Lsn {
+        self.current().durable
+    }
+
+    /// Writes the next slot, changed as `change` says; it is on the medium when this returns.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Checkpoint)) -> Result<(), SyncFailure> {
+        let mut slots = lock(&self.slots);
+        let mut next = slots.current;
+        change(&mut next);
+        next.generation += 1;
+        next.written_unix_ms = unix_ms();
+        let index = 1 - slots.index;
+        let start = CHECKPOINT_SLOT_OFFSETS[index];
+        // SAFETY: slot pages are written here and nowhere else, under the lock, and read through
+        // the file only.
+        unsafe { self.region.write(start, &next.encode(&self.log_id)) };
+        persist(&mut slots.syncer, start..start + PAGE_SIZE)?;
+        slots.current = next;
+        slots.index = index;
+        Ok(())
+    }
+
+    /// Leaves a mark that a sync failed. It need not reach the medium: it is meant for an open on
+    /// the same running system, where the page cache may show as clean what the disk lacks.
+    pub(crate) fn mark_poisoned(&self) {
+        let _ = self.update(|next| next.poisoned = true);
+    }
+}

@@ -1,0 +1,141 @@
+//! The one door to atomics, locks and threads.
+//!
+//! Nothing else in the crate names `std::sync`, `std::thread` or `loom`. Under `cfg(wal_loom)` the
+//! same names come from loom, so that the models explore the shipped code. The cfg is our own, so
+//! that dependencies do not switch with us.
+
+#[cfg(not(wal_loom))]
+mod imp {
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub use std::thread::{JoinHandle, Thread, current};
+
+    /// A typed atomic: watermarks are `Atomic<Lsn>`, never bare integers.
+    pub use atomic::Atomic;
+
+    /// Sleeps until unparked or until `timeout` has passed; may return early.
+    pub fn park_timeout(timeout: std::time::Duration) {
+        std::thread::park_timeout(timeout);
+    }
+
+    /// Waits on `condvar` at most `timeout`; returns the guard.
+    pub fn wait_timeout<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        timeout: std::time::Duration,
+    ) -> MutexGuard<'a, T> {
+        match condvar.wait_timeout(guard, timeout) {
+            Ok((guard, _)) => guard,
+            Err(poisoned) => poisoned.into_inner().0,
+        }
+    }
+
+    /// Starts a named background thread.
+    pub fn spawn(
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+    }
+}
+
+#[cfg(wal_loom)]
+mod imp {
+    pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub use loom::thread::{JoinHandle, Thread, current};
+
+    /// Loom's stand-in for `atomic::Atomic`: the same typed words over a modelled `AtomicU64`.
+    pub struct Atomic<T> {
+        word: AtomicU64,
+        _type: std::marker::PhantomData<T>,
+    }
+
+    impl<T: Copy + From<u64> + Into<u64>> Atomic<T> {
+        /// A typed atomic that holds `value`.
+        pub fn new(value: T) -> Self {
+            Atomic {
+                word: AtomicU64::new(value.into()),
+                _type: std::marker::PhantomData,
+            }
+        }
+
+        /// Loads the value.
+        pub fn load(&self, order: Ordering) -> T {
+            T::from(self.word.load(order))
+        }
+
+        /// Stores `value`.
+        pub fn store(&self, value: T, order: Ordering) {
+            self.word.store(value.into(), order);
+        }
+
+        /// Replaces `current` by `new`, if it still stands.
+        pub fn compare_exchange(
+            &self,
+            current: T,
+            new: T,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<T, T> {
+            self.word
+                .compare_exchange(current.into(), new.into(), success, failure)
+                .map(T::from)
+                .map_err(T::from)
+        }
+    }
+
+    /// Loom has no time: a timed park is a park that may return at once.
+    pub fn park_timeout(_timeout: std::time::Duration) {
+        loom::thread::yield_now();
+    }
+
+    /// Loom has no time: a timed wait releases the lock, lets others run, and returns.
+    pub fn wait_timeout<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        _timeout: std::time::Duration,
+    ) -> MutexGuard<'a, T> {
+        condvar
+            .wait(guard)
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Starts a modelled thread; its name is not kept.
+    pub fn spawn(
+        _name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        Ok(loom::thread::spawn(body))
+    }
+}
+
+pub use crossbeam_utils::{Backoff, CachePadded};
+pub use imp::*;
+
+/// Waits on `condvar`.
+pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar
+        .wait(guard)
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Locks, and goes on if a thread panicked while it held the lock: every value that we keep under
+/// a lock is valid after each of its single assignments.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A process-wide lock for what even models do not share (the list of logs open in this process).
+pub type ProcessMutex<T> = std::sync::Mutex<T>;
+
+/// Locks a process-wide lock, as [`lock`] does.
+pub fn lock_process<T>(mutex: &ProcessMutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

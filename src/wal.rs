@@ -1,0 +1,633 @@
+//! The log as its users see it: the parts of the lower floors, wired together.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::durability::Durable;
+use crate::error::{
+    AppendError, CheckpointError, CloseError, CreateError, Error, FileError, OpenError, PathError,
+    ReadError, SyncFailure, WaitError,
+};
+use crate::files::{self, DirectoryLock, RingFile, file_error};
+use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE, RECORD_HEADER_LEN};
+use crate::layout::checkpoint::Boot;
+use crate::layout::record::aligned_len;
+use crate::layout::{Checkpoint, Superblock};
+use crate::lsn::Lsn;
+use crate::metrics::{Metrics, count};
+use crate::options::{Durability, OnFull, Options};
+use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
+use crate::recovery::{self, Head, RecoveryReport};
+use crate::region::{Mapped, Region};
+use crate::ring::{
+    CLOSED, Claim, Identity, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
+};
+use crate::segments::{Janitor, SlotWriter};
+use crate::sync::{self, Arc, JoinHandle, Mutex, lock};
+
+/// While space may become free by itself, a producer looks again this often.
+const SPACE_NAP: Duration = Duration::from_millis(1);
+
+/// A write-ahead log in a fixed-size, memory-mapped ring.
+///
+/// Any number of threads append at the same time, without locks; background threads make what is
+/// committed durable and recycle what a checkpoint has released. Share it by reference or in an
+/// `Arc`. Dropping it closes it in order; [`close`](Wal::close) also reports what went wrong.
+///
+/// # Example
+///
+/// ```
+/// use kaelix_wal::{Geometry, Options, Position, Wal};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path().join("log");
+/// let wal = Wal::create(&dir, Geometry::new(1 << 20, 1 << 18)?, Options::new())?;
+/// let lsn = wal.append(b"visible to readers")?;
+/// wal.wait_durable(lsn)?; // survives a power loss
+/// assert_eq!(wal.get(lsn)?.payload(), b"visible to readers");
+/// wal.close()?;
+/// drop(wal);
+///
+/// let wal = Wal::open(&dir, Options::new())?;
+/// assert_eq!(wal.recovery_report().records, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Wal {
+    ring: Arc<Ring>,
+    durable: Arc<Durable>,
+    janitor: Arc<Janitor>,
+    slots: Arc<SlotWriter>,
+    options: Options,
+    report: RecoveryReport,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// How the close ended, once it has.
+    closed: Mutex<Option<Result<(), CloseError>>>,
+    /// Released last.
+    _lock: Option<DirectoryLock>,
+}
+
+impl Wal {
+    /// Creates a log in directory `dir`, which is made if it is not there, and opens it.
+    ///
+    /// Every block of the ring is written now, so that no later append can meet a full disk.
+    ///
+    /// # Errors
+    ///
+    /// There is a log already, the path is none for a log, or the system refused (a full disk, for
+    /// one); then there is no log there afterwards.
+    pub fn create(
+        dir: impl AsRef<Path>,
+        geometry: Geometry,
+        options: Options,
+    ) -> Result<Wal, CreateError> {
+        let dir = dir.as_ref();
+        files::prepare_directory(dir)?;
+        let lock = DirectoryLock::take(dir)?;
+        if files::exists(dir) {
+            return Err(CreateError::Exists(dir.to_owned()));
+        }
+        let log_id = random_id()
+            .map_err(|source| PathError::File(file_error("draw a random id for", dir)(source)))?;
+        files::create_ring(dir, &new_header(geometry, log_id), &geometry)
+            .map_err(PathError::File)?;
+        Ok(Wal::open_locked(dir, options, lock)?)
+    }
+
+    /// Opens the log in directory `dir`, recovering it if it was not closed in order.
+    ///
+    /// All that is retained is verified, and synced if that was not proven, before the log is
+    /// returned: [`recovery_report`](Wal::recovery_report) says what was found.
+    ///
+    /// # Errors
+    ///
+    /// There is no log, another writer has it open, it is of another version, or acknowledged data
+    /// in it is damaged. Nothing is changed then.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Wal, OpenError> {
+        let dir = dir.as_ref();
+        // Before the lock: what is wrong with the path is the better answer.
+        drop(RingFile::open(dir, true)?);
+        let lock = DirectoryLock::take(dir)?;
+        Wal::open_locked(dir, options, lock)
+    }
+
+    /// Opens the log in `dir`, or creates one of this geometry if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Wal::open) and [`create`](Wal::create).
+    pub fn open_or_create(
+        dir: impl AsRef<Path>,
+        geometry: Geometry,
+        options: Options,
+    ) -> Result<Wal, Error> {
+        let dir = dir.as_ref();
+        if Wal::exists(dir) {
+            Ok(Wal::open(dir, options)?)
+        } else {
+            Ok(Wal::create(dir, geometry, options)?)
+        }
+    }
+
+    /// Is there a log in `dir`, in whatever state?
+    #[must_use]
+    pub fn exists(dir: impl AsRef<Path>) -> bool {
+        files::exists(dir.as_ref())
+    }
+
+    fn open_locked(dir: &Path, options: Options, lock: DirectoryLock) -> Result<Wal, OpenError> {
+        let ring_file = RingFile::open(dir, true)?;
+        let head = recovery::read_head(&ring_file)?;
+        let boot = ring_file.boot();
+        let (path, reopen) = (ring_file.path.clone(), ring_file.reopener());
+        let map_error = file_error("map", &path);
+        let mapped = Mapped::new(ring_file.file, reopen).map_err(map_error)?;
+        let region = Region::new(Arc::new(mapped));
+        Wal::start(region, &head, boot, options, Some(lock), &path)
+    }
+
+    /// Recovers the log in `region` and starts its threads.
+    pub(crate) fn start(
+        region: Region,
+        head: &Head,
+        boot: Boot,
+        options: Options,
+        lock: Option<DirectoryLock>,
+        path: &Path,
+    ) -> Result<Wal, OpenError> {
+        let (recovered, slots) = recovery::recover(&region, head, boot)
+            .map_err(|refusal| recovery::refusal_error(path, refusal))?;
+        let system = |operation| move |source| -> FileError { file_error(operation, path)(source) };
+        let syncer = region.backing().syncer().map_err(system("open"))?;
+        let identity = Identity {
+            log_id: head.log_id,
+            epoch: recovered.epoch,
+        };
+        let start = StartPositions {
+            trimmed: recovered.trimmed,
+            end: recovered.end,
+            prepared: u64::from(head.geometry.sequence(recovered.end)) + 1,
+        };
+        let ring = Arc::new(Ring::new(region, head.geometry, identity, start));
+        ring.open_epoch();
+        let slots = Arc::new(slots);
+        let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
+        let durable = Durable::new(
+            ring.clone(),
+            slots.clone(),
+            janitor.clone(),
+            options,
+            syncer,
+        );
+        let wal = Wal {
+            ring,
+            durable: Arc::new(durable),
+            janitor,
+            slots,
+            options,
+            report: recovered.report,
+            threads: Mutex::new(Vec::new()),
+            closed: Mutex::new(None),
+            _lock: lock,
+        };
+        wal.spawn_threads().map_err(system("start a thread for"))?;
+        Ok(wal)
+    }
+
+    fn spawn_threads(&self) -> std::io::Result<()> {
+        let mut threads = lock(&self.threads);
+        let (janitor, durable) = (self.janitor.clone(), self.durable.clone());
+        threads.push(sync::spawn("wal-janitor", move || {
+            janitor.run(|failure| durable.poison(failure));
+        })?);
+        if self.options.durability != Durability::None {
+            let durable = self.durable.clone();
+            threads.push(sync::spawn("wal-flusher", move || durable.run_flusher())?);
+        }
+        Ok(())
+    }
+
+    /// Reserves space for a payload of `len` bytes, without ever blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Full`] if there is no prepared space at the moment, whatever the
+    /// [`OnFull`] policy.
+    #[inline]
+    pub fn try_reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
+        let claim_len = self.claim_len(len)?;
+        match self.ring.try_claim(claim_len) {
+            Ok(claim) => Ok(self.ring.reservation(claim, len)),
+            Err(refusal) => Err(self.append_error(refusal)),
+        }
+    }
+
+    /// Reserves space for a payload of `len` bytes. On a full ring it does what the [`OnFull`]
+    /// policy says; waiting has no limit.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::HeldBack`] if an open reservation (perhaps the caller's own) keeps the oldest
+    /// segment from being released for longer than [`Options::hole_age_max`].
+    #[inline]
+    pub fn reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
+        let claim = self.claim(self.claim_len(len)?, None)?;
+        Ok(self.ring.reservation(claim, len))
+    }
+
+    /// As [`reserve`](Wal::reserve), waiting no longer than until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// At the deadline, [`AppendError::HeldBack`] if an open reservation is in the way, else
+    /// [`AppendError::Full`].
+    pub fn reserve_deadline(
+        &self,
+        len: usize,
+        deadline: Instant,
+    ) -> Result<Reservation<'_>, AppendError> {
+        let claim = self.claim(self.claim_len(len)?, Some(deadline))?;
+        Ok(self.ring.reservation(claim, len))
+    }
+
+    /// Appends a record; returns its LSN. It is committed, so it survives the death of this
+    /// process; to survive a power loss it must become [durable](Wal::wait_durable).
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Wal::reserve).
+    #[inline]
+    pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
+        let claim_len = self.claim_len(payload.len())?;
+        let prepared = self.ring.prepare(payload.len(), [payload]);
+        debug_assert_eq!(prepared.aligned_len(), claim_len);
+        let claim = self.claim(claim_len, None)?;
+        Ok(self.ring.commit_parts(claim, prepared, [payload]))
+    }
+
+    /// Appends one record whose payload is the concatenation of `parts`.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Wal::reserve).
+    pub fn append_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Lsn, AppendError> {
+        let len = parts
+            .iter()
+            .fold(0_usize, |len, part| len.saturating_add(part.len()));
+        let claim_len = self.claim_len(len)?;
+        let prepared: Prepared = self.ring.prepare(len, parts.iter().map(|part| &**part));
+        let claim = self.claim(claim_len, None)?;
+        Ok(self
+            .ring
+            .commit_parts(claim, prepared, parts.iter().map(|part| &**part)))
+    }
+
+    /// Appends a record and waits until it survives a power loss.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Wal::append); those of [`wait_durable`](Wal::wait_durable), after which
+    /// the record is in the log but may be lost.
+    pub fn append_durable(&self, payload: &[u8]) -> Result<Lsn, Error> {
+        let lsn = self.append(payload)?;
+        self.wait_durable(lsn)?;
+        Ok(lsn)
+    }
+
+    /// Waits until the record that starts at `lsn`, and all before it, survive a power loss. All
+    /// that wait at the same time share one sync.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::HeldBack`] if an earlier reservation (perhaps the caller's own) stays open for
+    /// longer than [`Options::hole_age_max`], [`WaitError::Poisoned`] if a sync failed.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), WaitError> {
+        self.wait_durable_inner(lsn, None)
+    }
+
+    /// As [`wait_durable`](Wal::wait_durable), waiting no longer than until `deadline` (but for a
+    /// sync that is under way in this thread).
+    ///
+    /// # Errors
+    ///
+    /// At the deadline, [`WaitError::HeldBack`] if an earlier reservation is open, else
+    /// [`WaitError::Timeout`]; the record may still become durable.
+    pub fn wait_durable_deadline(&self, lsn: Lsn, deadline: Instant) -> Result<(), WaitError> {
+        self.wait_durable_inner(lsn, Some(deadline))
+    }
+
+    fn wait_durable_inner(&self, lsn: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
+        if lsn < self.ring.durable() {
+            return Ok(());
+        }
+        let end = self.ring.reserved();
+        if lsn >= end {
+            return Err(WaitError::NotReserved { lsn, end });
+        }
+        // `durable` stands at record boundaries only, so beyond the start is beyond the end.
+        self.durable.wait(lsn + 1, deadline)
+    }
+
+    /// Waits until all that was reserved before the call survives a power loss; returns the
+    /// durable watermark.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_durable`](Wal::wait_durable).
+    pub fn sync(&self) -> Result<Lsn, WaitError> {
+        let end = self.ring.reserved();
+        if !self.durable.is_settled(end) {
+            self.durable.wait(end, None)?;
+        }
+        Ok(self.ring.durable())
+    }
+
+    /// Says that everything below `lsn` has been applied elsewhere and may be released. Returns
+    /// the position up to which space can be released now: `lsn`, or the durable watermark if that
+    /// is lower (the published one without durability).
+    ///
+    /// The space is released in the background when it is needed, a segment at a time, after the
+    /// new position has been made durable. A lower position than before changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The position is not a record boundary (the start of a record, or the
+    /// [`next_lsn`](crate::Record::next_lsn) of one), or lies beyond the published records.
+    pub fn checkpoint(&self, lsn: Lsn) -> Result<Lsn, CheckpointError> {
+        if let Some(failure) = self.ring.failure() {
+            return Err(CheckpointError::Poisoned(failure));
+        }
+        if self.ring.is_frozen() {
+            return Err(CheckpointError::Closed);
+        }
+        match reader::check_boundary(&self.ring, lsn) {
+            Ok(()) => self.janitor.request(lsn),
+            Err(ReadError::Trimmed { .. }) => {}
+            Err(ReadError::NotYet { end, .. }) => {
+                return Err(CheckpointError::Beyond {
+                    lsn,
+                    published: end,
+                });
+            }
+            Err(_) => return Err(CheckpointError::NotARecord { lsn }),
+        }
+        Ok(lsn.min(self.janitor.trim_bound()).max(self.ring.trimmed()))
+    }
+
+    /// Makes the last checkpoint durable now, as far as it can be released; returns the trimmed
+    /// watermark. Without this it becomes durable when its space is needed, or at the close.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Poisoned`] if a sync failed, now or before.
+    pub fn sync_checkpoint(&self) -> Result<Lsn, CheckpointError> {
+        if let Some(failure) = self.ring.failure() {
+            return Err(CheckpointError::Poisoned(failure));
+        }
+        self.janitor.persist_trim().map_err(|failure| {
+            self.durable.poison(failure.clone());
+            CheckpointError::Poisoned(failure)
+        })
+    }
+
+    /// The record that starts at `lsn`, verified, as a view that keeps it in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::NotYet`], [`ReadError::Trimmed`], [`ReadError::NotARecord`] (a position inside
+    /// a record, or one of the log's own), [`ReadError::Damaged`].
+    pub fn get(&self, lsn: Lsn) -> Result<PinnedRecord<'_>, ReadError> {
+        reader::get(&self.ring, lsn)
+    }
+
+    /// Reads records in order, from the oldest, from a position, or from the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Trimmed`], [`ReadError::NotYet`] or [`ReadError::NotARecord`] if no record
+    /// starts at the position, nor the next one will.
+    pub fn reader(&self, from: Position) -> Result<Reader<'_>, ReadError> {
+        Reader::new(&self.ring, from)
+    }
+
+    /// Reads records in order and waits for more.
+    ///
+    /// # Errors
+    ///
+    /// As [`reader`](Wal::reader).
+    pub fn tail(&self, from: Position) -> Result<Tail<'_>, ReadError> {
+        Tail::new(&self.ring, from)
+    }
+
+    /// The watermarks. What is committed by now is published first.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        self.ring.publish();
+        self.ring.watermarks()
+    }
+
+    /// What the open found, kept and cut.
+    #[must_use]
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Counters since the open.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.ring.counters.snapshot()
+    }
+
+    /// The sizes that the log was created with.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        *self.ring.geometry()
+    }
+
+    /// Closes the log: no more records are accepted, what is committed is made durable, and a
+    /// clean-shutdown mark is left. Readers go on until the log is dropped, and so does its lock.
+    /// Closing again returns the same result.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError::HeldBack`] if a reservation stayed open for [`Options::hole_age_max`],
+    /// [`CloseError::Poisoned`] if a sync failed, now or before. The log is closed all the same.
+    pub fn close(&self) -> Result<(), CloseError> {
+        let mut closed = lock(&self.closed);
+        if let Some(result) = &*closed {
+            return result.clone();
+        }
+        let end = self.ring.freeze(CLOSED, None);
+        let result = self.finish(end);
+        self.janitor.stop();
+        self.durable.stop_flusher();
+        for thread in lock(&self.threads).drain(..) {
+            // A panic in a background thread has already been reported by its hook.
+            let _ = thread.join();
+        }
+        let result = result.and_then(|()| self.leave_clean_mark(end));
+        *closed = Some(result.clone());
+        result
+    }
+
+    fn finish(&self, end: Lsn) -> Result<(), CloseError> {
+        self.durable.wait(end, None).map_err(|error| match error {
+            WaitError::HeldBack { lsn, age } => CloseError::HeldBack { lsn, age },
+            WaitError::Poisoned(failure) => CloseError::Poisoned(failure),
+            other => unreachable!("a wait without a deadline does not end with {other}"),
+        })
+    }
+
+    fn leave_clean_mark(&self, end: Lsn) -> Result<(), CloseError> {
+        let requested = self.janitor.requested().min(end);
+        self.slots
+            .update(|next| {
+                next.trimmed = next.trimmed.max(requested);
+                next.durable = end;
+                next.clean = true;
+            })
+            .map_err(|failure: SyncFailure| CloseError::Poisoned(failure))
+    }
+
+    /// The space that a payload of `len` bytes takes.
+    #[inline]
+    fn claim_len(&self, len: usize) -> Result<u32, AppendError> {
+        let max = self.ring.geometry().payload_len_max();
+        if len > max {
+            return Err(AppendError::TooLarge { len, max });
+        }
+        Ok(aligned_len((len + RECORD_HEADER_LEN) as u32))
+    }
+
+    #[inline]
+    fn claim(&self, len: u32, deadline: Option<Instant>) -> Result<Claim, AppendError> {
+        match self.ring.try_claim(len) {
+            Ok(claim) => Ok(claim),
+            Err(refusal) => self.claim_waiting(len, refusal, deadline),
+        }
+    }
+
+    /// The ring was full: does what the policy says.
+    #[cold]
+    #[inline(never)]
+    fn claim_waiting(
+        &self,
+        len: u32,
+        mut refusal: Refusal,
+        deadline: Option<Instant>,
+    ) -> Result<Claim, AppendError> {
+        let start = Instant::now();
+        let result = loop {
+            let progress = self.janitor.can_progress();
+            if refusal != Refusal::Full || (self.options.on_full == OnFull::Fail && !progress) {
+                break Err(self.append_error(refusal));
+            }
+            let waiter = self.ring.space_waiters.register(0);
+            // Announced; now look again.
+            match self.ring.try_claim(len) {
+                Ok(claim) => break Ok(claim),
+                Err(again) => refusal = again,
+            }
+            if let Err(error) = self.check_patience(deadline) {
+                break Err(error);
+            }
+            self.ring.janitor_bell.ring();
+            let nap = if progress {
+                SPACE_NAP
+            } else {
+                self.options.hole_age_max
+            };
+            let until = Instant::now() + nap;
+            waiter.park_until(deadline.map_or(until, |deadline| deadline.min(until)));
+        };
+        count(
+            &self.ring.counters.space_wait_nanos,
+            start.elapsed().as_nanos() as u64,
+        );
+        result
+    }
+
+    /// Ends a wait for space that has lasted too long, with the reason.
+    fn check_patience(&self, deadline: Option<Instant>) -> Result<(), AppendError> {
+        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if let Some(end) = self.janitor.victim_end()
+            && let Some((lsn, age)) = self.ring.hole()
+            && lsn < end
+            && (over || (deadline.is_none() && age >= self.options.hole_age_max))
+        {
+            return Err(AppendError::HeldBack { lsn, age });
+        }
+        if over {
+            Err(self.append_error(Refusal::Full))
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn append_error(&self, refusal: Refusal) -> AppendError {
+        match refusal {
+            Refusal::Exhausted => AppendError::Exhausted,
+            Refusal::Frozen => match self.ring.failure() {
+                Some(failure) => AppendError::Poisoned(failure),
+                None => AppendError::Closed,
+            },
+            Refusal::Full => {
+                let trimmed = self.ring.trimmed();
+                AppendError::Full {
+                    trimmed,
+                    retained: self.ring.reserved() - trimmed,
+                    capacity: self.ring.geometry().capacity(),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        let _ = self.close();
+    }
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wal")
+            .field("geometry", self.ring.geometry())
+            .field("options", &self.options)
+            .field("watermarks", &self.ring.watermarks())
+            .finish_non_exhaustive()
+    }
+}
+
+fn random_id() -> std::io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(std::io::Error::from)?;
+    Ok(id)
+}
+
+/// Superblock and first checkpoint slot of a new log.
+pub(crate) fn new_header(geometry: Geometry, log_id: [u8; 16]) -> Vec<u8> {
+    let created_unix_ms = files::unix_ms();
+    let first = Lsn::new(u64::from(FIRST_RECORD));
+    let checkpoint = Checkpoint {
+        generation: 1,
+        epoch_start: first,
+        trimmed: first,
+        durable: first,
+        clean: true,
+        written_unix_ms: created_unix_ms,
+        ..Checkpoint::default()
+    };
+    let mut header = Superblock {
+        log_id,
+        geometry,
+        created_unix_ms,
+    }
+    .encode()
+    .into_vec();
+    header.extend_from_slice(&checkpoint.encode(&log_id));
+    debug_assert_eq!(header.len() as u64, 2 * PAGE_SIZE);
+    header
+}

@@ -1,0 +1,77 @@
+//! What the rules know about this tree: edit the data here, never the rules.
+
+/// Which top-level module of `src/` stands on which floor; a folder counts as one module.
+///
+/// A file imports from lower floors and from its own folder. Every module has a row, every row has
+/// a module, and `lib.rs`, which only re-exports, has none.
+pub const FLOORS: &[(&str, u8)] = &[
+    ("sync", 0),
+    ("lsn", 0),
+    ("checksum", 0),
+    ("wait", 0),
+    ("error", 1),
+    ("metrics", 1),
+    ("geometry", 2),
+    ("layout", 2),
+    ("options", 2),
+    ("region", 3),
+    ("files", 3),
+    ("ring", 4),
+    ("segments", 5),
+    ("durability", 6),
+    ("recovery", 6),
+    ("reader", 6),
+    ("wal", 8),
+    ("inspect", 8),
+];
+
+/// Imports allowed on one floor, as (from, to). `to` stands above `from` in [`FLOORS`], so that the
+/// exceptions cannot close a cycle.
+pub const SAME_FLOOR: &[(&str, &str)] = &[
+    ("lsn", "sync"),
+    ("checksum", "sync"),
+    ("checksum", "lsn"),
+    ("wait", "sync"),
+    ("wait", "lsn"),
+    ("layout", "geometry"),
+    ("options", "geometry"),
+];
+
+/// Imports forbidden although they point downwards, as (from, to).
+pub const NEVER: &[(&str, &str)] = &[("recovery", "ring")];
+
+/// The one file that names the paths in [`SHIMMED`]; everybody else imports from it, so that the
+/// loom build swaps every atomic and every thread by swapping one file.
+pub const SHIM: &str = "src/sync.rs";
+pub const SHIMMED: &[&str] = &[
+    "std::sync",
+    "core::sync",
+    "alloc::sync",
+    "std::thread",
+    "loom",
+];
+
+/// The files that may say `unsafe`; a folder ends in `/`. A row that is no longer needed goes.
+pub const UNSAFE: &[&str] = &[
+    "src/region/",
+    "src/ring/reservation.rs",
+    "src/ring/append.rs",
+    "src/reader/record.rs",
+];
+
+/// The longest function, in lines from `fn` to the closing brace.
+pub const FUNCTION_LINES_MAX: usize = 70;
+
+/// Functions that are longer, as ("path::name", present length). The length may only go down.
+pub const RATCHET: &[(&str, usize)] = &[];
+
+/// The longest line, in characters.
+pub const COLUMNS_MAX: usize = 100;
+
+/// Macros that never ship, and those that a library must not use: it returns errors, and the
+/// terminal belongs to its caller.
+pub const BANNED_MACROS: &[&str] = &["todo", "unimplemented", "dbg"];
+pub const BANNED_LIBRARY_MACROS: &[&str] = &["println", "eprintln", "print", "eprint"];
+
+/// Words that mark unfinished work, in code and in comments.
+pub const BANNED_WORDS: &[&str] = &["FIXME", "XXX"];
