@@ -217,7 +217,13 @@ impl Geometry {
     /// The file offset of segment `sequence`.
     #[inline]
     pub(crate) fn segment_offset(&self, sequence: u32) -> u64 {
-        self.data_offset + u64::from(self.slot(sequence)) * self.segment_size()
+        self.slot_offset(self.slot(sequence))
+    }
+
+    /// The file offset of ring slot `slot`.
+    #[inline]
+    pub(crate) fn slot_offset(&self, slot: u32) -> u64 {
+        self.data_offset + u64::from(slot) * self.segment_size()
     }
 
     /// The file offset of `lsn`.

@@ -21,7 +21,7 @@ use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryReport};
 use crate::region::{Mapped, Region};
 use crate::ring::{
-    CLOSED, Claim, Identity, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
+    CLOSED, Granted, Identity, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
 };
 use crate::segments::{Janitor, SlotWriter};
 use crate::sync::{self, Arc, JoinHandle, Mutex, lock};
@@ -231,8 +231,10 @@ impl Wal {
     /// segment from being released for longer than [`Options::hole_age_max`].
     #[inline]
     pub fn reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        let claim = self.claim(self.claim_len(len)?, None)?;
-        Ok(self.ring.reservation(claim, len))
+        let claim_len = self.claim_len(len)?;
+        let base = self.ring.active_base();
+        let granted = self.grant(claim_len, None)?;
+        Ok(self.ring.reservation(self.ring.claim_at(base, granted, claim_len), len))
     }
 
     /// As [`reserve`](Wal::reserve), waiting no longer than until `deadline`.
@@ -246,8 +248,10 @@ impl Wal {
         len: usize,
         deadline: Instant,
     ) -> Result<Reservation<'_>, AppendError> {
-        let claim = self.claim(self.claim_len(len)?, Some(deadline))?;
-        Ok(self.ring.reservation(claim, len))
+        let claim_len = self.claim_len(len)?;
+        let base = self.ring.active_base();
+        let granted = self.grant(claim_len, Some(deadline))?;
+        Ok(self.ring.reservation(self.ring.claim_at(base, granted, claim_len), len))
     }
 
     /// Appends a record; returns its LSN. It is committed, so it survives the death of this
@@ -261,7 +265,9 @@ impl Wal {
         let claim_len = self.claim_len(payload.len())?;
         let prepared = self.ring.prepare(payload.len(), [payload]);
         debug_assert_eq!(prepared.aligned_len(), claim_len);
-        let claim = self.claim(claim_len, None)?;
+        let base = self.ring.active_base();
+        let granted = self.grant(claim_len, None)?;
+        let claim = self.ring.claim_at(base, granted, claim_len);
         Ok(self.ring.commit_parts(claim, prepared, [payload]))
     }
 
@@ -276,7 +282,9 @@ impl Wal {
             .fold(0_usize, |len, part| len.saturating_add(part.len()));
         let claim_len = self.claim_len(len)?;
         let prepared: Prepared = self.ring.prepare(len, parts.iter().map(|part| &**part));
-        let claim = self.claim(claim_len, None)?;
+        let base = self.ring.active_base();
+        let granted = self.grant(claim_len, None)?;
+        let claim = self.ring.claim_at(base, granted, claim_len);
         Ok(self
             .ring
             .commit_parts(claim, prepared, parts.iter().map(|part| &**part)))
@@ -500,22 +508,22 @@ impl Wal {
     }
 
     #[inline]
-    fn claim(&self, len: u32, deadline: Option<Instant>) -> Result<Claim, AppendError> {
-        match self.ring.try_claim(len) {
-            Ok(claim) => Ok(claim),
-            Err(refusal) => self.claim_waiting(len, refusal, deadline),
+    fn grant(&self, len: u32, deadline: Option<Instant>) -> Result<Granted, AppendError> {
+        match self.ring.try_grant(len) {
+            Ok(granted) => Ok(granted),
+            Err(refusal) => self.grant_waiting(len, refusal, deadline),
         }
     }
 
     /// The ring was full: does what the policy says.
     #[cold]
     #[inline(never)]
-    fn claim_waiting(
+    fn grant_waiting(
         &self,
         len: u32,
         mut refusal: Refusal,
         deadline: Option<Instant>,
-    ) -> Result<Claim, AppendError> {
+    ) -> Result<Granted, AppendError> {
         let start = Instant::now();
         let result = loop {
             let progress = self.janitor.can_progress();
@@ -524,8 +532,8 @@ impl Wal {
             }
             let waiter = self.ring.space_waiters.register(0);
             // Announced; now look again.
-            match self.ring.try_claim(len) {
-                Ok(claim) => break Ok(claim),
+            match self.ring.try_grant(len) {
+                Ok(granted) => break Ok(granted),
                 Err(again) => refusal = again,
             }
             if let Err(error) = self.check_patience(deadline) {

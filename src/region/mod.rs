@@ -14,6 +14,7 @@ mod mapped;
 mod simulated;
 
 use std::io;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 
@@ -116,6 +117,14 @@ impl Region {
         unsafe { AtomicU64::from_ptr(address) }
     }
 
+    /// The space of a record: `len` bytes from `offset`, a multiple of 16. One check of the bounds
+    /// serves all that is done in it.
+    #[inline]
+    pub(crate) fn space(&self, offset: u64, len: u32) -> Space<'_> {
+        assert!(offset % 16 == 0 && len >= 16, "a record is aligned and holds its header");
+        Space { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
+    }
+
     /// The bytes `[offset, offset + len)`.
     ///
     /// # Safety
@@ -130,26 +139,11 @@ impl Region {
         unsafe { std::slice::from_raw_parts(address.as_ptr(), len) }
     }
 
-    /// The bytes `[offset, offset + len)`, for their only owner.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else touches them, as bytes or as words, while the slice lives.
-    #[inline]
-    #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn bytes_mut(&self, offset: u64, len: usize) -> &mut [u8] {
-        let address = self.address(offset, len as u64);
-        // SAFETY: in bounds by `address`, initialised because it is file memory, alive as long as
-        // `self`, and exclusive by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(address.as_ptr(), len) }
-    }
-
     /// Copies `bytes` to `offset`.
     ///
     /// # Safety
     ///
     /// Nobody else touches the range meanwhile, as bytes or as words.
-    #[inline]
     pub(crate) unsafe fn write(&self, offset: u64, bytes: &[u8]) {
         let address = self.address(offset, bytes.len() as u64);
         // SAFETY: the target is in bounds by `address` and exclusive by this function's contract,
@@ -168,5 +162,67 @@ impl Region {
         // SAFETY: in bounds by `address`, exclusive by this function's contract; zero is a valid
         // value of every byte.
         unsafe { std::ptr::write_bytes(address.as_ptr(), 0, len as usize) }
+    }
+}
+
+/// The space of one record in the region: two header words, then payload bytes.
+pub(crate) struct Space<'a> {
+    start: NonNull<u8>,
+    len: u32,
+    _region: PhantomData<&'a Region>,
+}
+
+impl<'a> Space<'a> {
+    /// The first header word.
+    #[inline]
+    pub(crate) fn commit_word(&self) -> &'a AtomicU64 {
+        // SAFETY:
+        // - in bounds and alive for `'a`: `Region::space` checked 16 bytes or more.
+        // - aligned: the region's base is aligned to 4096, and the offset to 16.
+        // - no conflicting non-atomic access: rule 2 of the module; the payload, for which slices
+        //   exist, starts 16 bytes further on.
+        unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast()) }
+    }
+
+    /// The second header word.
+    #[inline]
+    pub(crate) fn tag_word(&self) -> &'a AtomicU64 {
+        // SAFETY: in bounds, since the space holds 16 bytes or more.
+        let address = unsafe { self.start.add(8) };
+        // SAFETY: as for `commit_word`, 8 bytes further on.
+        unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) }
+    }
+
+    /// Copies `bytes` into the payload, `at` bytes behind the header.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else touches the payload meanwhile.
+    #[inline]
+    pub(crate) unsafe fn write_payload(&self, at: usize, bytes: &[u8]) {
+        let target = self.payload(at, bytes.len());
+        // SAFETY: the target is in bounds by `payload` and exclusive by this function's contract,
+        // so it cannot overlap `bytes` either.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) }
+    }
+
+    /// The first `len` bytes of the payload, for their only owner.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else touches the payload while the slice lives.
+    pub(crate) unsafe fn payload_mut(&self, len: usize) -> &'a mut [u8] {
+        let start = self.payload(0, len);
+        // SAFETY: in bounds by `payload`, initialised because it is file memory, alive for `'a`,
+        // and exclusive by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
+    }
+
+    #[inline]
+    fn payload(&self, at: usize, len: usize) -> NonNull<u8> {
+        let room = self.len as usize - 16;
+        assert!(at <= room && len <= room - at, "a payload stays in its record's space");
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.start.add(16 + at) }
     }
 }

@@ -7,12 +7,18 @@
 use super::Ring;
 use super::cursor::{FETCH_ADD_LEN_MAX, SLEEPER, Tail};
 use crate::checksum::RecordChecksum;
-use crate::geometry::RECORD_HEADER_LEN;
+use crate::geometry::{Geometry, RECORD_HEADER_LEN};
 use crate::layout::record::{CONTROL_DURABLE, CONTROL_EPOCH, aligned_len};
 use crate::layout::{CommitWord, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::count;
+use crate::region::Space;
 use crate::sync::Ordering;
+
+/// The tail before a claim that succeeded: proof that its bytes are the holder's. Not `Clone`. It
+/// travels in a register where a [`Claim`] would go through memory.
+#[derive(Debug)]
+pub(crate) struct Granted(Tail);
 
 /// The exclusive right to `[lsn, lsn + len)`. Not `Clone`: there is one owner.
 #[derive(Debug)]
@@ -32,8 +38,32 @@ impl Claim {
     }
 }
 
-/// Nothing was claimed.
+/// Where a segment lies: what a claim's position is computed from. All of it is known before the
+/// claim, if the segment is still the one that was active a moment ago.
+#[derive(Clone, Copy)]
+pub(crate) struct Base {
+    sequence: u32,
+    slot: u32,
+}
+
+impl Base {
+    pub(super) fn of(geometry: &Geometry, sequence: u32) -> Base {
+        Base { sequence, slot: geometry.slot(sequence) }
+    }
+
+    pub(super) fn pack(self) -> u64 {
+        u64::from(self.sequence) << 32 | u64::from(self.slot)
+    }
+
+    #[inline]
+    fn unpack(word: u64) -> Base {
+        Base { sequence: (word >> 32) as u32, slot: word as u32 }
+    }
+}
+
+/// Nothing was claimed. As wide as a grant, so that a result of either travels in two registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
 pub(crate) enum Refusal {
     /// The next segment is not prepared: the ring is full, or the janitor is at work.
     Full,
@@ -82,22 +112,22 @@ impl Ring {
 
     /// Claims `len` bytes, a multiple of 16 that fits a segment.
     #[inline]
-    pub(crate) fn try_claim(&self, len: u32) -> Result<Claim, Refusal> {
+    pub(crate) fn try_grant(&self, len: u32) -> Result<Granted, Refusal> {
         if len > FETCH_ADD_LEN_MAX {
-            return self.try_claim_slow(len, None);
+            return self.try_grant_slow(len, None);
         }
         let before = self.tail.fetch_claim(len);
         if before.flags() == 0 && before.offset() + len <= self.geometry.record_end() {
-            return Ok(self.claim_at(before, len));
+            return Ok(Granted(before));
         }
-        self.try_claim_slow(len, Some(before))
+        self.try_grant_slow(len, Some(before))
     }
 
     /// Everything but the common case: flags, the end of the segment, long claims. `before` is
     /// the result of a `fetch_claim` that is not settled yet.
     #[cold]
     #[inline(never)]
-    fn try_claim_slow(&self, len: u32, mut before: Option<Tail>) -> Result<Claim, Refusal> {
+    fn try_grant_slow(&self, len: u32, mut before: Option<Tail>) -> Result<Granted, Refusal> {
         let end = self.geometry.record_end();
         loop {
             let before = match before.take() {
@@ -110,13 +140,28 @@ impl Ring {
             }
             if before.offset() < end {
                 if before.offset() + len <= end {
-                    return Ok(self.claim_at(before, len));
+                    return Ok(Granted(before));
                 }
                 // Rule 3 of `cursor`: the rest of the segment is ours alone.
-                self.commit_pad(self.claim_at(before, end - before.offset()));
+                let rest = end - before.offset();
+                self.commit_pad(self.claim_at(self.active_base(), Granted(before), rest));
             }
             self.rotate(before.sequence())?;
         }
+    }
+
+    /// As [`try_grant`](Ring::try_grant), with the position computed.
+    pub(crate) fn try_claim(&self, len: u32) -> Result<Claim, Refusal> {
+        let base = self.active_base();
+        self.try_grant(len).map(|granted| self.claim_at(base, granted, len))
+    }
+
+    /// Where the active segment lies, as of a moment ago. To be asked before the claim: then the
+    /// multiplications are done while the claim's locked instruction waits.
+    #[inline]
+    pub(crate) fn active_base(&self) -> Base {
+        // Relaxed: a hint, compared with the claim's own sequence.
+        Base::unpack(self.active.load(Ordering::Relaxed))
     }
 
     /// Claims `len` bytes, or the rest of the segment if they do not fit, without overshooting;
@@ -135,15 +180,29 @@ impl Ring {
         }
     }
 
+    /// Turns what was granted into a claim of `len` bytes, the length that was asked for.
     #[inline]
-    fn claim_at(&self, before: Tail, len: u32) -> Claim {
-        let (sequence, offset) = (before.sequence(), before.offset());
+    pub(crate) fn claim_at(&self, base: Base, granted: Granted, len: u32) -> Claim {
+        let Granted(before) = granted;
+        let mut base = base;
+        if before.sequence() != base.sequence {
+            base = self.base_of(before.sequence());
+        }
+        let offset = u64::from(before.offset());
         Claim {
-            lsn: self.geometry.lsn(sequence, offset),
-            offset: self.geometry.segment_offset(sequence) + u64::from(offset),
+            lsn: self.geometry.lsn(base.sequence, 0) + offset,
+            offset: self.geometry.slot_offset(base.slot) + offset,
             len,
             wake: before.flags() & SLEEPER != 0,
         }
+    }
+
+    /// Out of line, so that the usual case stays a predicted branch: a conditional move would put
+    /// the claim's result in front of every address.
+    #[cold]
+    #[inline(never)]
+    fn base_of(&self, sequence: u32) -> Base {
+        Base::of(&self.geometry, sequence)
     }
 
     /// Goes on from sealed segment `sequence`, or finds that another has done it.
@@ -163,6 +222,9 @@ impl Ring {
             return Ok(());
         }
         if self.tail.transition_rotate(sequence, end) {
+            let base = Base::of(&self.geometry, sequence + 1);
+            // Relaxed: a hint.
+            self.active.store(base.pack(), Ordering::Relaxed);
             count(&self.counters.segments_sealed, 1);
             self.janitor_bell.ring();
             self.flusher_bell.ring();
@@ -178,52 +240,50 @@ impl Ring {
         prepared: Prepared,
         parts: impl IntoIterator<Item = &'p [u8]>,
     ) -> Lsn {
-        self.mark_claimed(&claim, prepared.record_len);
-        let mut at = claim.offset + RECORD_HEADER_LEN as u64;
-        let end = claim.offset + u64::from(claim.len);
+        let space = self.region.space(claim.offset, claim.len);
+        // Relaxed: as in `mark_claimed`.
+        let mark = CommitWord::claimed(prepared.record_len).bits();
+        space.commit_word().store(mark, Ordering::Relaxed);
+        let mut at = 0;
         for part in parts {
-            assert!(
-                part.len() as u64 <= end - at,
-                "the parts fill what was reserved for them"
-            );
-            // SAFETY: `[at, at + part.len())` lies inside the claim, by the assertion, and behind
-            // its two header words. `claim` is the only right to these bytes (the tail's
-            // modification order gave them to no one else), its segment is not recycled before it
-            // is published, and others look at a record's bytes only after its commit.
-            unsafe { self.region.write(at, part) };
-            at += part.len() as u64;
+            // SAFETY: `claim` is the only right to these bytes (the tail's modification order gave
+            // them to no one else), its segment is not recycled before it is published, and others
+            // look at a record's payload only after its commit.
+            unsafe { space.write_payload(at, part) };
+            at += part.len();
         }
-        self.commit(claim, prepared)
+        self.commit_space(&space, claim.lsn, prepared);
+        if claim.wake {
+            self.wake_sleepers();
+        }
+        claim.lsn
     }
 
     /// The owner's one release store: the record is complete.
-    #[inline]
     pub(crate) fn commit(&self, claim: Claim, prepared: Prepared) -> Lsn {
-        let Claim {
-            lsn, offset, wake, ..
-        } = claim;
-        // Relaxed: the commit word's release store orders it.
-        self.region
-            .word(offset + 8)
-            .store(prepared.tag.bits(), Ordering::Relaxed);
-        let word = CommitWord::committed(prepared.record_len, prepared.checksum.finish(lsn));
-        // Release: hands header and payload to whoever acquires the commit word.
-        self.region
-            .word(offset)
-            .store(word.bits(), Ordering::Release);
-        if wake {
+        let space = self.region.space(claim.offset, claim.len);
+        self.commit_space(&space, claim.lsn, prepared);
+        if claim.wake {
             self.wake_sleepers();
         }
-        lsn
+        claim.lsn
+    }
+
+    #[inline]
+    fn commit_space(&self, space: &Space<'_>, lsn: Lsn, prepared: Prepared) {
+        // Relaxed: the commit word's release store orders it.
+        space.tag_word().store(prepared.tag.bits(), Ordering::Relaxed);
+        let word = CommitWord::committed(prepared.record_len, prepared.checksum.finish(lsn));
+        // Release: hands header and payload to whoever acquires the commit word.
+        space.commit_word().store(word.bits(), Ordering::Release);
     }
 
     /// Marks the claim's length, for whoever finds it abandoned.
     #[inline]
     pub(crate) fn mark_claimed(&self, claim: &Claim, record_len: u32) {
+        let mark = CommitWord::claimed(record_len).bits();
         // Relaxed: it hands over nothing; the line is about to be written anyway.
-        self.region
-            .word(claim.offset)
-            .store(CommitWord::claimed(record_len).bits(), Ordering::Relaxed);
+        self.region.word(claim.offset).store(mark, Ordering::Relaxed);
     }
 
     /// Commits a claim as filler. Its payload means nothing.
@@ -266,13 +326,10 @@ impl Ring {
 
     /// The payload bytes of a claim: zero until its owner writes them.
     pub(crate) fn payload_mut<'a>(&'a self, claim: &'a mut Claim, len: usize) -> &'a mut [u8] {
-        assert!(len as u64 + RECORD_HEADER_LEN as u64 <= u64::from(claim.len));
-        // SAFETY: inside the claim, by the assertion, and behind its header words. The exclusive
-        // borrow of the claim is the exclusive right to the bytes, as in `commit_parts`.
-        unsafe {
-            self.region
-                .bytes_mut(claim.offset + RECORD_HEADER_LEN as u64, len)
-        }
+        let space = self.region.space(claim.offset, claim.len);
+        // SAFETY: the exclusive borrow of the claim is the exclusive right to its payload, as in
+        // `commit_parts`.
+        unsafe { space.payload_mut(len) }
     }
 
     /// As `payload_mut`, to look at.

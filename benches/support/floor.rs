@@ -1,0 +1,131 @@
+//! The floors: the least that any log of this kind has to do, measured beside it.
+//!
+//! The append floor is the bare work of one append: checksum, claim by `fetch_add`, copy, 16-byte
+//! header, release store, into a prefaulted mapped ring of the same size, with as many producers
+//! and nobody reading. It does not know whether it overwrites, never waits, and nothing could be
+//! recovered from it. With `zeroing`, a second thread zeroes as many bytes as are appended, which
+//! any log must do that hands out clean space.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use memmap2::MmapRaw;
+
+/// How much the zeroing thread does at a time.
+const PIECE: u64 = 16 << 20;
+
+/// A prefaulted mapped ring.
+pub struct FloorRing {
+    map: MmapRaw,
+    size: u64,
+    tail: crossbeam_utils::CachePadded<AtomicU64>,
+}
+
+impl FloorRing {
+    /// A ring of `size` bytes (a power of two) in a new file in `dir`.
+    pub fn new(dir: &Path, size: u64) -> std::io::Result<FloorRing> {
+        assert!(size.is_power_of_two());
+        let path = dir.join("floor");
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        for _ in 0..size / 4096 {
+            file.write_all(&[0_u8; 4096])?;
+        }
+        file.sync_all()?;
+        let map = memmap2::MmapOptions::new().map_raw(&file)?;
+        std::fs::remove_file(path)?;
+        // SAFETY: the mapping is `size` bytes long, writable, and not shared with anyone yet.
+        unsafe { std::ptr::write_bytes(map.as_mut_ptr(), 0, size as usize) };
+        Ok(FloorRing { map, size, tail: crossbeam_utils::CachePadded::new(AtomicU64::new(0)) })
+    }
+
+    /// One append of the floor.
+    #[inline]
+    pub fn append(&self, payload: &[u8]) -> u64 {
+        let len = (16 + payload.len() as u64).next_multiple_of(16);
+        let crc = crc32fast::hash(payload);
+        let at = self.tail.fetch_add(len, Ordering::AcqRel);
+        let mut offset = at & (self.size - 1);
+        if offset + len > self.size {
+            offset = 0;
+        }
+        // SAFETY: `offset + len` lies in the mapping. Claims of different laps may overlap: the
+        // floor does not look at its bytes, which is why it is only a floor.
+        unsafe {
+            let record = self.map.as_mut_ptr().add(offset as usize);
+            std::ptr::copy_nonoverlapping(payload.as_ptr(), record.add(16), payload.len());
+            record.add(8).cast::<u64>().write(at);
+            let word = AtomicU64::from_ptr(record.cast());
+            word.store(u64::from(crc) << 32 | len, Ordering::Release);
+        }
+        at
+    }
+
+    /// Runs `work` while a second thread zeroes as many bytes as it appends.
+    pub fn with_zeroing<T>(&self, work: impl FnOnce() -> T) -> T {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut zeroed = self.tail.load(Ordering::Relaxed);
+                while !stop.load(Ordering::Relaxed) {
+                    if self.tail.load(Ordering::Relaxed) < zeroed + PIECE {
+                        std::thread::sleep(Duration::from_micros(50));
+                        continue;
+                    }
+                    // Half a ring ahead, out of the producers' way.
+                    let offset = (zeroed + self.size / 2) & (self.size - 1) & !(PIECE - 1);
+                    // SAFETY: the piece lies in the mapping; as in `append`, nobody looks at it.
+                    unsafe {
+                        let start = self.map.as_mut_ptr().add(offset as usize);
+                        std::ptr::write_bytes(start, 0, PIECE as usize);
+                    }
+                    zeroed += PIECE;
+                }
+            });
+            let result = work();
+            stop.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+}
+
+/// The disk's floor: sequential overwrites of written blocks, 4 MiB and a data sync at a time.
+pub struct DiskFloor {
+    file: File,
+    size: u64,
+}
+
+impl DiskFloor {
+    /// A file of `size` bytes in `dir`, written once.
+    pub fn new(dir: &Path, size: u64) -> std::io::Result<DiskFloor> {
+        let path = dir.join("disk-floor");
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        for _ in 0..size / 4096 {
+            file.write_all(&[1_u8; 4096])?;
+        }
+        file.sync_all()?;
+        std::fs::remove_file(path)?;
+        Ok(DiskFloor { file, size })
+    }
+
+    /// Writes and syncs `bytes` in units of `unit`, round and round; returns the time taken.
+    pub fn overwrite(&self, bytes: u64, unit: usize) -> std::io::Result<Duration> {
+        let data = vec![0x5A_u8; unit];
+        let start = Instant::now();
+        let mut offset = 0;
+        for _ in 0..bytes.div_ceil(unit as u64) {
+            if offset + unit as u64 > self.size {
+                offset = 0;
+            }
+            self.file.write_all_at(&data, offset)?;
+            self.file.sync_data()?;
+            offset += unit as u64;
+        }
+        Ok(start.elapsed())
+    }
+}
