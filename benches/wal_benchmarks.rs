@@ -60,20 +60,17 @@ fn append_throughput(criterion: &mut Criterion) {
     }
     group.finish();
     println!("\nappend_throughput: appends/s in millions, medians of {ROUNDS} rounds in turn");
-    println!("| size/producers | floor | floor + zeroing | log | log/floor | log/(floor + zeroing) |");
+    println!(
+        "| size/producers | floor | floor + zeroing | log | log/floor | log/(floor + zeroing) |"
+    );
     println!("|---|---|---|---|---|---|");
     table.iter().for_each(|row| println!("{row}"));
 }
 
 /// One row: floor, floor with zeroing, and log, measured in turn.
-fn append_ratios(
-    wal: &Wal,
-    floor: &FloorRing,
-    payload: &[u8],
-    producers: u64,
-    id: &str,
-) -> String {
-    let count = (seconds(2.0).as_secs_f64() * 1e9 / 4.0 / (25.0 + payload.len() as f64 / 8.0)) as u64;
+fn append_ratios(wal: &Wal, floor: &FloorRing, payload: &[u8], producers: u64, id: &str) -> String {
+    let count =
+        (seconds(2.0).as_secs_f64() * 1e9 / 4.0 / (25.0 + payload.len() as f64 / 8.0)) as u64;
     let rate = |time: Duration| count as f64 / time.as_secs_f64() / 1e6;
     let floor_append = || {
         black_box(floor.append(black_box(payload)));

@@ -38,9 +38,7 @@ impl Seed {
         let stream = (tag as u32).wrapping_mul(STREAM_MIX);
         let kind = ((tag >> 32) as u32).wrapping_mul(KIND_MIX).rotate_left(15);
         let len = record_len.wrapping_mul(LEN_MIX).rotate_left(7);
-        RecordChecksum(crc32fast::Hasher::new_with_initial(
-            self.0 ^ stream ^ kind ^ len,
-        ))
+        RecordChecksum(crc32fast::Hasher::new_with_initial(self.0 ^ stream ^ kind ^ len))
     }
 }
 
@@ -93,19 +91,12 @@ mod tests {
         let payload = *b"the quick brown fox jumps over..";
         let want = sum(seed, 0x0003_0001_0000_002A, &payload, 4096);
         for bit in 0..64 {
-            assert_ne!(
-                want,
-                sum(seed, 0x0003_0001_0000_002A ^ (1 << bit), &payload, 4096)
-            );
+            assert_ne!(want, sum(seed, 0x0003_0001_0000_002A ^ (1 << bit), &payload, 4096));
             assert_ne!(Seed::new(&id, 3 ^ (1 << bit)), seed);
         }
         for bit in 4..62 {
             let lsn = 4096 ^ (1_u64 << bit);
-            assert_ne!(
-                want,
-                sum(seed, 0x0003_0001_0000_002A, &payload, lsn),
-                "LSN bit {bit}"
-            );
+            assert_ne!(want, sum(seed, 0x0003_0001_0000_002A, &payload, lsn), "LSN bit {bit}");
         }
         for bit in 0..payload.len() * 8 {
             let mut flipped = payload;
@@ -120,11 +111,7 @@ mod tests {
         for capacity in [1_u64 << 18, 1 << 22, 3 << 23, 1 << 28, 1 << 30, 1 << 36] {
             let first = fold_lsn(Lsn::new(64));
             for lap in 1..100_000 {
-                assert_ne!(
-                    first,
-                    fold_lsn(Lsn::new(64 + lap * capacity)),
-                    "{capacity} lap {lap}"
-                );
+                assert_ne!(first, fold_lsn(Lsn::new(64 + lap * capacity)), "{capacity} lap {lap}");
             }
         }
     }

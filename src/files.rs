@@ -33,21 +33,12 @@ pub(crate) fn file_error<'a>(
     operation: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> FileError + 'a {
-    move |source| FileError {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| FileError { operation, path: path.to_owned(), source }
 }
 
 /// Is a log there? (Its ring file, whatever state it is in.)
 pub(crate) fn exists(dir: &Path) -> bool {
     dir.join(RING).symlink_metadata().is_ok()
-}
-
-/// The ring file of the log in `dir`.
-pub(crate) fn ring_path(dir: &Path) -> PathBuf {
-    dir.join(RING)
 }
 
 fn describe(file_type: fs::FileType) -> &'static str {
@@ -78,10 +69,7 @@ fn check_directory(dir: &Path) -> Result<bool, PathError> {
     }
     if !metadata.is_dir() {
         let found = describe(metadata.file_type());
-        return Err(PathError::NotADirectory {
-            path: dir.to_owned(),
-            found,
-        });
+        return Err(PathError::NotADirectory { path: dir.to_owned(), found });
     }
     Ok(true)
 }
@@ -103,10 +91,7 @@ impl DirectoryLock {
     pub(crate) fn take(dir: &Path) -> Result<DirectoryLock, PathError> {
         let metadata = fs::metadata(dir).map_err(file_error("look at", dir))?;
         let entry = (std::process::id(), metadata.dev(), metadata.ino());
-        let locked = |by: String| PathError::Locked {
-            path: dir.to_owned(),
-            by,
-        };
+        let locked = |by: String| PathError::Locked { path: dir.to_owned(), by };
         let mut open = lock_process(&OPEN_HERE);
         if open.contains(&entry) {
             return Err(locked("in this process".to_owned()));
@@ -124,10 +109,7 @@ impl DirectoryLock {
         match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 open.push(entry);
-                Ok(DirectoryLock {
-                    entry,
-                    file: Some(file),
-                })
+                Ok(DirectoryLock { entry, file: Some(file) })
             }
             Err(Errno::ACCESS | Errno::AGAIN) => Err(locked(match lock_holder(&file) {
                 Some(pid) => format!("by process {pid}"),
@@ -200,11 +182,9 @@ pub(crate) fn create_ring(dir: &Path, header: &[u8], geometry: &Geometry) -> Res
             .map_err(file_error("create", &aside))?;
         let zeros = [0_u8; PAGE_SIZE as usize];
         for _ in 0..geometry.file_len() / PAGE_SIZE {
-            file.write_all(&zeros)
-                .map_err(file_error("write", &aside))?;
+            file.write_all(&zeros).map_err(file_error("write", &aside))?;
         }
-        file.write_all_at(header, 0)
-            .map_err(file_error("write", &aside))?;
+        file.write_all_at(header, 0).map_err(file_error("write", &aside))?;
         file.sync_all().map_err(file_error("sync", &aside))?;
         fs::rename(&aside, &ring).map_err(file_error("rename", &aside))?;
         sync_directory(dir)
@@ -254,13 +234,7 @@ impl RingFile {
             return Err(PathError::NotAFile { path, found }.into());
         }
         let (device, inode) = (metadata.dev(), metadata.ino());
-        Ok(RingFile {
-            file,
-            path,
-            len: metadata.len(),
-            device,
-            inode,
-        })
+        Ok(RingFile { file, path, len: metadata.len(), device, inode })
     }
 
     /// A way to open the same file again; it fails if the path names another file by then.
@@ -270,9 +244,7 @@ impl RingFile {
             let file = open_nofollow(&path, true)?;
             let metadata = file.metadata()?;
             if (metadata.dev(), metadata.ino()) != (device, inode) {
-                return Err(io::Error::other(
-                    "the ring file was replaced while it was open",
-                ));
+                return Err(io::Error::other("the ring file was replaced while it was open"));
             }
             Ok(file)
         })
@@ -283,10 +255,7 @@ impl RingFile {
         let mut identity = crc32fast::Hasher::new();
         identity.update(&self.device.to_le_bytes());
         let device = identity.finalize();
-        Boot {
-            boot_id: boot_id(),
-            file_identity: self.inode ^ u64::from(device) << 32,
-        }
+        Boot { boot_id: boot_id(), file_identity: self.inode ^ u64::from(device) << 32 }
     }
 }
 
@@ -302,14 +271,11 @@ fn open_nofollow(path: &Path, writable: bool) -> io::Result<File> {
 fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16)
-        .map(u128::to_be_bytes)
-        .unwrap_or_default()
+    u128::from_str_radix(&digits, 16).map(u128::to_be_bytes).unwrap_or_default()
 }
 
 /// Unix time in milliseconds: for people, never for decisions.
 pub(crate) fn unix_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map(|elapsed| elapsed.as_millis() as u64)
-        .unwrap_or_default()
+    now.map(|elapsed| elapsed.as_millis() as u64).unwrap_or_default()
 }

@@ -111,21 +111,12 @@ impl Geometry {
         if !(3 * PAGE_SIZE..=DATA_OFFSET).contains(&data_offset) {
             return Err(GeometryError::Size { size, segment_size });
         }
-        Ok(Geometry::trusted(
-            segment_size as u32,
-            segments as u32,
-            data_offset,
-        ))
+        Ok(Geometry::trusted(segment_size as u32, segments as u32, data_offset))
     }
 
     fn trusted(segment_size: u32, segments: u32, data_offset: u64) -> Geometry {
         let slot_factor = (u64::MAX / u64::from(segments)) + 1;
-        Geometry {
-            segment_size,
-            segments,
-            data_offset,
-            slot_factor,
-        }
+        Geometry { segment_size, segments, data_offset, slot_factor }
     }
 
     /// Bytes of one segment.
@@ -279,20 +270,7 @@ mod tests {
         for segments in [2_u64, 3, 4, 5, 7, 16, 1000, 65_537, u64::from(u32::MAX)] {
             let geometry = Geometry::checked(segments * 8192, 8192, 3 * PAGE_SIZE)
                 .expect("these sizes are in bounds");
-            for sequence in [
-                0,
-                1,
-                2,
-                6,
-                15,
-                16,
-                17,
-                999,
-                1000,
-                65_536,
-                u32::MAX - 1,
-                u32::MAX,
-            ] {
+            for sequence in [0, 1, 2, 6, 15, 16, 17, 999, 1000, 65_536, u32::MAX - 1, u32::MAX] {
                 let want = (u64::from(sequence) % segments) as u32;
                 assert_eq!(geometry.slot(sequence), want, "{sequence} % {segments}");
             }
@@ -304,18 +282,9 @@ mod tests {
         let geometry = Geometry::checked(3 * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
         assert_eq!(geometry.split(geometry.lsn(7, 80)), (7, 80));
         assert_eq!(geometry.normalize(geometry.lsn(7, 0)), geometry.lsn(7, 64));
-        assert_eq!(
-            geometry.normalize(geometry.lsn(7, 4096)),
-            geometry.lsn(8, 64)
-        );
-        assert_eq!(
-            geometry.normalize(geometry.lsn(7, 4080)),
-            geometry.lsn(7, 4080)
-        );
-        assert_eq!(
-            geometry.file_offset(geometry.lsn(7, 80)),
-            3 * 4096 + 8192 + 80
-        );
+        assert_eq!(geometry.normalize(geometry.lsn(7, 4096)), geometry.lsn(8, 64));
+        assert_eq!(geometry.normalize(geometry.lsn(7, 4080)), geometry.lsn(7, 4080));
+        assert_eq!(geometry.file_offset(geometry.lsn(7, 80)), 3 * 4096 + 8192 + 80);
     }
 
     #[test]
@@ -325,16 +294,9 @@ mod tests {
         let within = geometry.file_ranges(geometry.lsn(0, 80), geometry.lsn(0, 96));
         assert_eq!(within, [base..base + 4096]);
         let wrapped = geometry.file_ranges(geometry.lsn(2, 80), geometry.lsn(3, 96));
-        assert_eq!(
-            wrapped,
-            [base + 2 * 8192..base + 3 * 8192, base..base + 4096]
-        );
+        assert_eq!(wrapped, [base + 2 * 8192..base + 3 * 8192, base..base + 4096]);
         let joined = geometry.file_ranges(geometry.lsn(0, 64), geometry.lsn(2, 64));
         assert_eq!(joined, [base..base + 2 * 8192 + 4096]);
-        assert!(
-            geometry
-                .file_ranges(geometry.lsn(1, 64), geometry.lsn(1, 64))
-                .is_empty()
-        );
+        assert!(geometry.file_ranges(geometry.lsn(1, 64), geometry.lsn(1, 64)).is_empty());
     }
 }

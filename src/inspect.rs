@@ -42,7 +42,9 @@ pub enum SegmentState {
     Sealed,
     /// Released by a checkpoint; it may be recycled.
     Reclaimable,
-    /// Without a header: never used, or being recycled.
+    /// Not yet used, since the ring has not been round.
+    Unused,
+    /// Being prepared for its next use.
     Recycling,
     /// Its header does not verify.
     Unreadable,
@@ -55,6 +57,7 @@ impl fmt::Display for SegmentState {
             SegmentState::Active => "active",
             SegmentState::Sealed => "sealed",
             SegmentState::Reclaimable => "reclaimable",
+            SegmentState::Unused => "unused",
             SegmentState::Recycling => "recycling",
             SegmentState::Unreadable => "unreadable",
         })
@@ -164,12 +167,7 @@ impl Observer {
         let geometry = self.head.geometry;
         Ok(Stat {
             path: self.dir.clone(),
-            log_id: self
-                .head
-                .log_id
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            log_id: self.head.log_id.iter().map(|byte| format!("{byte:02x}")).collect(),
             format_version: FORMAT_VERSION,
             segment_size: geometry.segment_size(),
             segments: geometry.segments(),
@@ -232,6 +230,9 @@ impl Observer {
             let log_id = &self.head.log_id;
             let evidence = SegmentHeader::verify(&bytes, log_id, u32::MAX, Lsn::ZERO);
             let (sequence, state) = match evidence {
+                SegmentHeaderEvidence::Zero if active < geometry.segments() => {
+                    (None, SegmentState::Unused)
+                }
                 SegmentHeaderEvidence::Zero => (None, SegmentState::Recycling),
                 SegmentHeaderEvidence::Older(header) => {
                     let sequence = header.sequence;
@@ -245,11 +246,7 @@ impl Observer {
                 }
                 _ => (None, SegmentState::Unreadable),
             };
-            map.push(SegmentStat {
-                slot,
-                sequence,
-                state,
-            });
+            map.push(SegmentStat { slot, sequence, state });
         }
         Ok(map)
     }
@@ -262,11 +259,8 @@ fn read(ring: &RingFile, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError>
 
 /// The newest checkpoint. A slot that is being written may not verify; the other one does.
 fn read_checkpoint(ring: &RingFile, head: &Head) -> Result<Checkpoint, ReadError> {
-    let superblock = Superblock {
-        log_id: head.log_id,
-        geometry: head.geometry,
-        created_unix_ms: 0,
-    };
+    let superblock =
+        Superblock { log_id: head.log_id, geometry: head.geometry, created_unix_ms: 0 };
     let read: ReadAt<'_> = Box::new(|offset, bytes| ring.file.read_exact_at(bytes, offset));
     // The writer may be at work on one slot when we read it, and on the other when we read that.
     for _ in 0..100 {
@@ -288,8 +282,10 @@ pub struct Cursor {
     /// The epoch of the record before, and whether there was one.
     epoch: u64,
     first: bool,
-    /// The segment whose header was verified last.
-    entered: Option<u32>,
+    /// The segment that the cursor is in, and the epoch with which it came there.
+    entered: Option<(u32, u64)>,
+    /// That segment's header verified, and nothing was forgotten since.
+    header_verified: bool,
     /// `window.reads()` when the segment's sequence word was last found unchanged.
     checked_reads: u64,
     /// The highest position that evidence in the log says was durable.
@@ -353,6 +349,7 @@ impl Cursor {
             epoch: 0,
             first: true,
             entered: None,
+            header_verified: false,
             checked_reads: 0,
             proven: Lsn::ZERO,
         }
@@ -373,12 +370,7 @@ impl Cursor {
     /// proven durable does not verify.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<ObservedRecord<'_>>, ReadError> {
-        let Some(Step {
-            lsn,
-            record_len,
-            stream,
-        }) = self.step()?
-        else {
+        let Some(Step { lsn, record_len, stream }) = self.step()? else {
             return Ok(None);
         };
         let next_lsn = self.at;
@@ -387,33 +379,21 @@ impl Cursor {
         // Not read again: the record was examined as a whole.
         let payload = self.window.bytes(offset, len, offset + len);
         let payload = payload.map_err(file_error("read", &self.ring.path))?;
-        Ok(Some(ObservedRecord {
-            lsn,
-            next_lsn,
-            stream,
-            payload,
-        }))
+        Ok(Some(ObservedRecord { lsn, next_lsn, stream, payload }))
     }
 
     fn step(&mut self) -> Result<Option<Step>, ReadError> {
         loop {
             let at = self.head.geometry.normalize(self.at);
             let found = match self.examine(at)? {
-                Evidence::Valid {
-                    record_len,
-                    tag,
-                    epoch,
-                } => Some((record_len, tag, epoch)),
+                Evidence::Valid { record_len, tag, epoch } => Some((record_len, tag, epoch)),
                 // What we hold may be old: look again at the file.
                 _ => {
-                    self.window.clear();
-                    self.entered = None;
+                    self.forget();
                     match self.examine(at)? {
-                        Evidence::Valid {
-                            record_len,
-                            tag,
-                            epoch,
-                        } => Some((record_len, tag, epoch)),
+                        Evidence::Valid { record_len, tag, epoch } => {
+                            Some((record_len, tag, epoch))
+                        }
                         _ => None,
                     }
                 }
@@ -427,20 +407,13 @@ impl Cursor {
             self.epoch = epoch;
             self.first = false;
             let (sequence, offset) = self.head.geometry.split(at);
-            self.at = self
-                .head
-                .geometry
-                .lsn(sequence, offset + aligned_len(record_len));
+            self.at = self.head.geometry.lsn(sequence, offset + aligned_len(record_len));
             if tag.is_control(CONTROL_DURABLE) {
                 let distance = u64::from(tag.stream()) * 16;
                 self.proven = self.proven.max(Lsn::new(at.get().saturating_sub(distance)));
             }
             if tag.kind() == Some(RecordKind::Data) {
-                return Ok(Some(Step {
-                    lsn: at,
-                    record_len,
-                    stream: tag.stream(),
-                }));
+                return Ok(Some(Step { lsn: at, record_len, stream: tag.stream() }));
             }
         }
     }
@@ -448,14 +421,16 @@ impl Cursor {
     /// What lies at `at`; `Zero` if its segment is not there.
     fn examine(&mut self, at: Lsn) -> Result<Evidence, ReadError> {
         let sequence = self.head.geometry.sequence(at);
-        if self.entered != Some(sequence) {
+        let same = self.entered.filter(|(entered, _)| *entered == sequence);
+        if same.is_none() || !self.header_verified {
+            let came_with = same.map_or(self.epoch, |(_, epoch)| epoch);
             let header = self.window.segment_header(sequence);
             match header.map_err(file_error("read", &self.ring.path))? {
-                SegmentHeaderEvidence::Expected(header) if header.epoch >= self.epoch => {
-                    if self.entered.is_none_or(|entered| entered < sequence) {
-                        self.epoch = self.epoch.max(header.epoch);
-                    }
-                    self.entered = Some(sequence);
+                // Its epoch may be lower than that of records which lie further on in it.
+                SegmentHeaderEvidence::Expected(header) if header.epoch >= came_with => {
+                    self.epoch = self.epoch.max(header.epoch);
+                    self.entered = Some((sequence, came_with));
+                    self.header_verified = true;
                 }
                 _ => return Ok(Evidence::Zero),
             }
@@ -466,10 +441,13 @@ impl Cursor {
             newest: self.checkpoint.epoch,
             newest_start: self.checkpoint.epoch_start,
         };
-        Ok(self
-            .window
-            .examine(at, &rule)
-            .map_err(file_error("read", &self.ring.path))?)
+        Ok(self.window.examine(at, &rule).map_err(file_error("read", &self.ring.path))?)
+    }
+
+    /// The file may have changed since it was read.
+    fn forget(&mut self) {
+        self.window.clear();
+        self.header_verified = false;
     }
 
     /// Looks at the segment's sequence word again, if something was copied since.
@@ -479,19 +457,14 @@ impl Cursor {
         }
         let sequence = self.head.geometry.sequence(at);
         let mut word = [0; 8];
-        read(
-            &self.ring,
-            self.head.geometry.segment_offset(sequence),
-            &mut word,
-        )?;
+        read(&self.ring, self.head.geometry.segment_offset(sequence), &mut word)?;
         self.checked_reads = self.window.reads();
         Ok(u64::from_le_bytes(word) == u64::from(sequence) + 1)
     }
 
     /// Nothing that verifies lies at `at`: is it the end, or did something happen to us?
     fn explain_end(&mut self, at: Lsn) -> Result<Option<Step>, ReadError> {
-        self.window.clear();
-        self.entered = None;
+        self.forget();
         let checkpoint = read_checkpoint(&self.ring, &self.head)?;
         let began = checkpoint.epoch > self.checkpoint.epoch;
         self.checkpoint = checkpoint;
@@ -501,14 +474,8 @@ impl Cursor {
             return Err(ReadError::Overwritten { lsn: at, oldest });
         }
         if began && checkpoint.epoch_start < self.at {
-            let Checkpoint {
-                epoch, epoch_start, ..
-            } = checkpoint;
-            return Err(ReadError::Cut {
-                lsn: at,
-                at: epoch_start,
-                epoch,
-            });
+            let Checkpoint { epoch, epoch_start, .. } = checkpoint;
+            return Err(ReadError::Cut { lsn: at, at: epoch_start, epoch });
         }
         if began {
             // A record of the new epoch may stand here, which the old rule did not believe.
@@ -530,18 +497,16 @@ impl Cursor {
         let oldest = geometry.normalize(self.checkpoint.trimmed);
         let target = geometry.normalize(lsn);
         self.at = geometry.first_record(geometry.sequence(target)).max(oldest);
-        while self.at < target {
-            let before = self.at;
-            let Some(step) = self.step()? else {
-                return Err(ReadError::NotYet { lsn, end: self.at });
-            };
-            // A step passes the log's own records; the one that it returns may lie beyond.
-            if step.lsn >= target && before < target {
-                self.at = step.lsn;
-                break;
+        while geometry.normalize(self.at) < target {
+            // A step passes the log's own records, and returns one that may lie beyond.
+            match self.step()? {
+                Some(step) if step.lsn >= target => self.at = step.lsn,
+                Some(_) => {}
+                None if geometry.normalize(self.at) >= target => break,
+                None => return Err(ReadError::NotYet { lsn, end: self.at }),
             }
         }
-        if self.at == target {
+        if geometry.normalize(self.at) == target {
             Ok(())
         } else {
             Err(ReadError::NotARecord { lsn })
@@ -551,8 +516,6 @@ impl Cursor {
 
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cursor")
-            .field("at", &self.at)
-            .finish_non_exhaustive()
+        f.debug_struct("Cursor").field("at", &self.at).finish_non_exhaustive()
     }
 }

@@ -35,9 +35,7 @@ mod imp {
         name: &str,
         body: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
+        std::thread::Builder::new().name(name.to_owned()).spawn(body)
     }
 }
 
@@ -56,10 +54,7 @@ mod imp {
     impl<T: Copy + From<u64> + Into<u64>> Atomic<T> {
         /// A typed atomic that holds `value`.
         pub fn new(value: T) -> Self {
-            Atomic {
-                word: AtomicU64::new(value.into()),
-                _type: std::marker::PhantomData,
-            }
+            Atomic { word: AtomicU64::new(value.into()), _type: std::marker::PhantomData }
         }
 
         /// Loads the value.
@@ -98,9 +93,7 @@ mod imp {
         guard: MutexGuard<'a, T>,
         _timeout: std::time::Duration,
     ) -> MutexGuard<'a, T> {
-        condvar
-            .wait(guard)
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Starts a modelled thread; its name is not kept.
@@ -117,17 +110,13 @@ pub use imp::*;
 
 /// Waits on `condvar`.
 pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    condvar
-        .wait(guard)
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Locks, and goes on if a thread panicked while it held the lock: every value that we keep under
 /// a lock is valid after each of its single assignments.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A process-wide lock for what even models do not share (the list of logs open in this process).
@@ -135,7 +124,5 @@ pub type ProcessMutex<T> = std::sync::Mutex<T>;
 
 /// Locks a process-wide lock, as [`lock`] does.
 pub fn lock_process<T>(mutex: &ProcessMutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -19,10 +19,7 @@ pub(crate) struct Doorbell {
 
 impl Doorbell {
     pub(crate) fn new() -> Doorbell {
-        Doorbell {
-            rung: Mutex::new(false),
-            wake: Condvar::new(),
-        }
+        Doorbell { rung: Mutex::new(false), wake: Condvar::new() }
     }
 
     /// Wakes the sleeper, or lets its next wait return at once.
@@ -69,19 +66,13 @@ pub(crate) struct WaitList {
 
 impl WaitList {
     pub(crate) fn new() -> WaitList {
-        WaitList {
-            entries: Mutex::new(Vec::new()),
-        }
+        WaitList { entries: Mutex::new(Vec::new()) }
     }
 
     /// Announces the calling thread. It must look at its condition once more before it parks.
     pub(crate) fn register(&self, target: u64) -> Waiter<'_> {
         let woken = Arc::new(AtomicBool::new(false));
-        let entry = Entry {
-            target,
-            thread: sync::current(),
-            woken: woken.clone(),
-        };
+        let entry = Entry { target, thread: sync::current(), woken: woken.clone() };
         lock(&self.entries).push(entry);
         Waiter { list: self, woken }
     }

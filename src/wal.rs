@@ -159,10 +159,7 @@ impl Wal {
             .map_err(|refusal| recovery::refusal_error(path, refusal))?;
         let system = |operation| move |source| -> FileError { file_error(operation, path)(source) };
         let syncer = region.backing().syncer().map_err(system("open"))?;
-        let identity = Identity {
-            log_id: head.log_id,
-            epoch: recovered.epoch,
-        };
+        let identity = Identity { log_id: head.log_id, epoch: recovered.epoch };
         let start = StartPositions {
             trimmed: recovered.trimmed,
             end: recovered.end,
@@ -172,13 +169,7 @@ impl Wal {
         ring.open_epoch();
         let slots = Arc::new(slots);
         let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
-        let durable = Durable::new(
-            ring.clone(),
-            slots.clone(),
-            janitor.clone(),
-            options,
-            syncer,
-        );
+        let durable = Durable::new(ring.clone(), slots.clone(), janitor.clone(), options, syncer);
         let wal = Wal {
             ring,
             durable: Arc::new(durable),
@@ -277,17 +268,13 @@ impl Wal {
     ///
     /// As [`reserve`](Wal::reserve).
     pub fn append_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Lsn, AppendError> {
-        let len = parts
-            .iter()
-            .fold(0_usize, |len, part| len.saturating_add(part.len()));
+        let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
         let claim_len = self.claim_len(len)?;
         let prepared: Prepared = self.ring.prepare(len, parts.iter().map(|part| &**part));
         let base = self.ring.active_base();
         let granted = self.grant(claim_len, None)?;
         let claim = self.ring.claim_at(base, granted, claim_len);
-        Ok(self
-            .ring
-            .commit_parts(claim, prepared, parts.iter().map(|part| &**part)))
+        Ok(self.ring.commit_parts(claim, prepared, parts.iter().map(|part| &**part)))
     }
 
     /// Appends a record and waits until it survives a power loss.
@@ -372,10 +359,7 @@ impl Wal {
             Ok(()) => self.janitor.request(lsn),
             Err(ReadError::Trimmed { .. }) => {}
             Err(ReadError::NotYet { end, .. }) => {
-                return Err(CheckpointError::Beyond {
-                    lsn,
-                    published: end,
-                });
+                return Err(CheckpointError::Beyond { lsn, published: end });
             }
             Err(_) => return Err(CheckpointError::NotARecord { lsn }),
         }
@@ -540,18 +524,11 @@ impl Wal {
                 break Err(error);
             }
             self.ring.janitor_bell.ring();
-            let nap = if progress {
-                SPACE_NAP
-            } else {
-                self.options.hole_age_max
-            };
+            let nap = if progress { SPACE_NAP } else { self.options.hole_age_max };
             let until = Instant::now() + nap;
             waiter.park_until(deadline.map_or(until, |deadline| deadline.min(until)));
         };
-        count(
-            &self.ring.counters.space_wait_nanos,
-            start.elapsed().as_nanos() as u64,
-        );
+        count(&self.ring.counters.space_wait_nanos, start.elapsed().as_nanos() as u64);
         result
     }
 
@@ -565,11 +542,7 @@ impl Wal {
         {
             return Err(AppendError::HeldBack { lsn, age });
         }
-        if over {
-            Err(self.append_error(Refusal::Full))
-        } else {
-            Ok(())
-        }
+        if over { Err(self.append_error(Refusal::Full)) } else { Ok(()) }
     }
 
     #[cold]
@@ -628,13 +601,7 @@ pub(crate) fn new_header(geometry: Geometry, log_id: [u8; 16]) -> Vec<u8> {
         written_unix_ms: created_unix_ms,
         ..Checkpoint::default()
     };
-    let mut header = Superblock {
-        log_id,
-        geometry,
-        created_unix_ms,
-    }
-    .encode()
-    .into_vec();
+    let mut header = Superblock { log_id, geometry, created_unix_ms }.encode().into_vec();
     header.extend_from_slice(&checkpoint.encode(&log_id));
     debug_assert_eq!(header.len() as u64, 2 * PAGE_SIZE);
     header

@@ -81,9 +81,7 @@ impl Durable {
         let quiet = lock(&self.flush).last.elapsed() >= QUIET;
         if quiet && self.slot_is_behind() {
             let durable = self.ring.durable();
-            let written = self
-                .slots
-                .update(|next| next.durable = next.durable.max(durable));
+            let written = self.slots.update(|next| next.durable = next.durable.max(durable));
             if let Err(failure) = written {
                 self.poison(failure.clone());
                 return Err(failure);

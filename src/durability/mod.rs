@@ -75,10 +75,7 @@ impl Durable {
             slots,
             janitor,
             options,
-            flush: Mutex::new(Flush {
-                syncer,
-                last: Instant::now(),
-            }),
+            flush: Mutex::new(Flush { syncer, last: Instant::now() }),
             waiters: WaitList::new(),
             evidence_end: Atomic::new(Lsn::ZERO),
             flusher_idle: AtomicBool::new(false),
@@ -169,10 +166,7 @@ impl Durable {
             return Err(WaitError::HeldBack { lsn, age });
         }
         if over {
-            return Err(WaitError::Timeout {
-                lsn: goal,
-                durable: self.ring.durable(),
-            });
+            return Err(WaitError::Timeout { lsn: goal, durable: self.ring.durable() });
         }
         Ok(())
     }
@@ -237,10 +231,7 @@ impl Durable {
             let tail = geometry.normalize(target);
             if u64::from(geometry.sequence(tail)) < self.ring.prepared() {
                 let page = geometry.file_offset(tail) / PAGE_SIZE * PAGE_SIZE;
-                self.ring
-                    .region()
-                    .backing()
-                    .prefault(page..page + PAGE_SIZE);
+                self.ring.region().backing().prefault(page..page + PAGE_SIZE);
             }
         }
         if let Some(end) = self.ring.leave_durable_evidence(target) {

@@ -169,10 +169,7 @@ impl Checkpoint {
             epoch_start: Lsn::new(raw.epoch_start.get()),
             trimmed: Lsn::new(raw.trimmed.get()),
             durable: Lsn::new(raw.durable.get()),
-            boot: Boot {
-                boot_id: raw.boot_id,
-                file_identity: raw.file_identity.get(),
-            },
+            boot: Boot { boot_id: raw.boot_id, file_identity: raw.file_identity.get() },
             clean: raw.flags.get() & FLAG_CLEAN != 0,
             poisoned: raw.flags.get() & FLAG_POISONED != 0,
             writer_pid: raw.writer_pid.get(),
@@ -237,19 +234,12 @@ mod tests {
             epoch_start: Lsn::new(64),
             trimmed: Lsn::new(128),
             durable: Lsn::new(256),
-            boot: Boot {
-                boot_id: [9; 16],
-                file_identity: 77,
-            },
+            boot: Boot { boot_id: [9; 16], file_identity: 77 },
             clean: true,
             poisoned: false,
             writer_pid: 42,
             written_unix_ms: 1_700_000_000_000,
-            recovery: RecoverySummary {
-                records: 5,
-                cut: Lsn::new(256),
-                ..Default::default()
-            },
+            recovery: RecoverySummary { records: 5, cut: Lsn::new(256), ..Default::default() },
         }
     }
 
@@ -272,31 +262,16 @@ mod tests {
         assert_eq!(newest([None, None]), None);
         assert_eq!(newest([Some(sample(1)), None]), Some((0, sample(1))));
         assert_eq!(newest([None, Some(sample(1))]), Some((1, sample(1))));
-        assert_eq!(
-            newest([Some(sample(2)), Some(sample(1))]),
-            Some((0, sample(2)))
-        );
-        assert_eq!(
-            newest([Some(sample(1)), Some(sample(2))]),
-            Some((1, sample(2)))
-        );
+        assert_eq!(newest([Some(sample(2)), Some(sample(1))]), Some((0, sample(2))));
+        assert_eq!(newest([Some(sample(1)), Some(sample(2))]), Some((1, sample(2))));
     }
 
     #[test]
     fn an_unknown_boot_is_never_the_same() {
-        let unknown = Boot {
-            boot_id: [0; 16],
-            file_identity: 1,
-        };
+        let unknown = Boot { boot_id: [0; 16], file_identity: 1 };
         assert!(!unknown.same_as(&unknown));
-        let known = Boot {
-            boot_id: [1; 16],
-            file_identity: 1,
-        };
+        let known = Boot { boot_id: [1; 16], file_identity: 1 };
         assert!(known.same_as(&known));
-        assert!(!known.same_as(&Boot {
-            file_identity: 2,
-            ..known
-        }));
+        assert!(!known.same_as(&Boot { file_identity: 2, ..known }));
     }
 }

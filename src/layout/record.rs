@@ -175,18 +175,12 @@ mod tests {
             let word = CommitWord::committed(len, 0);
             assert_eq!(word.state(1 << 30), WordState::Committed(len));
             assert_eq!(CommitWord::committed(len, u32::MAX).crc(), u32::MAX);
-            assert_eq!(
-                CommitWord::claimed(len).state(1 << 30),
-                WordState::Claimed(len)
-            );
+            assert_eq!(CommitWord::claimed(len).state(1 << 30), WordState::Claimed(len));
             assert_eq!(word.state(len - 1), WordState::Impossible);
         }
         assert_eq!(CommitWord::from_bits(0).state(64), WordState::Zero);
         assert_eq!(CommitWord::from_bits(15).state(64), WordState::Impossible);
-        assert_eq!(
-            CommitWord::from_bits(1 << 32).state(64),
-            WordState::Impossible
-        );
+        assert_eq!(CommitWord::from_bits(1 << 32).state(64), WordState::Impossible);
         let claimed_with_crc = CommitWord::from_bits(CLAIMED | 32 | 1 << 40);
         assert_eq!(claimed_with_crc.state(64), WordState::Impossible);
     }

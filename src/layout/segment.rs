@@ -25,10 +25,7 @@ pub(crate) struct RawSegmentHeader {
 }
 
 const_assert_eq!(size_of::<RawSegmentHeader>(), 64);
-const_assert_eq!(
-    size_of::<RawSegmentHeader>(),
-    crate::geometry::FIRST_RECORD as usize
-);
+const_assert_eq!(size_of::<RawSegmentHeader>(), crate::geometry::FIRST_RECORD as usize);
 const_assert_eq!(offset_of!(RawSegmentHeader, sequence_word), 0);
 const_assert_eq!(offset_of!(RawSegmentHeader, base), 8);
 const_assert_eq!(offset_of!(RawSegmentHeader, epoch), 16);
@@ -122,12 +119,7 @@ mod tests {
     fn judges_what_it_finds() {
         let id = [5; 16];
         let base = Lsn::new(7 * 8192);
-        let header = SegmentHeader {
-            sequence: 7,
-            base,
-            epoch: 3,
-            prepared_unix_ms: 11,
-        };
+        let header = SegmentHeader { sequence: 7, base, epoch: 3, prepared_unix_ms: 11 };
         let bytes = header.encode(&id);
         let verify = |bytes: &[u8], sequence| SegmentHeader::verify(bytes, &id, sequence, base);
         assert_eq!(verify(&bytes, 7), SegmentHeaderEvidence::Expected(header));
@@ -140,11 +132,7 @@ mod tests {
         for bit in 0..512 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                verify(&damaged, 7),
-                SegmentHeaderEvidence::Garbage,
-                "bit {bit}"
-            );
+            assert_eq!(verify(&damaged, 7), SegmentHeaderEvidence::Garbage, "bit {bit}");
         }
     }
 }

@@ -122,11 +122,7 @@ impl Superblock {
             .ok_or(NotALog("the superblock's geometry overflows"))?;
         let geometry = Geometry::checked(size, segment_size.max(1), raw.data_offset.get())
             .map_err(|_| NotALog("the superblock's geometry is out of bounds"))?;
-        Ok(Superblock {
-            log_id: raw.log_id,
-            geometry,
-            created_unix_ms: raw.created_unix_ms.get(),
-        })
+        Ok(Superblock { log_id: raw.log_id, geometry, created_unix_ms: raw.created_unix_ms.get() })
     }
 }
 

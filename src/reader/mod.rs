@@ -34,10 +34,7 @@ pub enum Position {
 /// Pins `lsn` for a caller.
 fn pin(ring: &Ring, lsn: Lsn) -> Result<Pin<'_>, ReadError> {
     ring.pin(lsn, false).map_err(|refusal| match refusal {
-        PinRefusal::Trimmed => ReadError::Trimmed {
-            lsn,
-            oldest: ring.trimmed(),
-        },
+        PinRefusal::Trimmed => ReadError::Trimmed { lsn, oldest: ring.trimmed() },
         PinRefusal::NoSlot => ReadError::TooManyPins { max: PINS_MAX },
     })
 }
@@ -194,14 +191,7 @@ impl<'w> Reader<'w> {
             },
         };
         let until = Lsn::new(u64::MAX);
-        Ok(Reader {
-            ring,
-            pin,
-            at,
-            until,
-            durable_only: false,
-            entered: None,
-        })
+        Ok(Reader { ring, pin, at, until, durable_only: false, entered: None })
     }
 
     /// Shows only records that survive a power loss.

@@ -39,11 +39,7 @@ fn word(ring: &Ring, at: Lsn) -> (WordState, CommitWord, u64) {
     let file_offset = ring.geometry().segment_offset(sequence) + u64::from(offset);
     // Acquire: takes over the record from its owner's commit.
     let word = CommitWord::from_bits(ring.region().word(file_offset).load(Ordering::Acquire));
-    (
-        word.state(ring.geometry().record_end() - offset),
-        word,
-        file_offset,
-    )
+    (word.state(ring.geometry().record_end() - offset), word, file_offset)
 }
 
 /// As [`locate`], at a published position at which perhaps no record starts: whatever stands there,
@@ -75,20 +71,11 @@ pub(crate) fn locate(ring: &Ring, pin: &Pin<'_>, at: Lsn, epoch: u64) -> Option<
     // A segment holds fewer epochs than the low 16 bits can tell apart.
     let epoch = epoch + u64::from(tag.epoch_low().wrapping_sub(epoch as u16));
     let seed = ring.seed(epoch);
-    let payload = if tag.kind() == Some(RecordKind::Pad) {
-        &[]
-    } else {
-        payload(ring, pin, at, record_len)
-    };
+    let payload =
+        if tag.kind() == Some(RecordKind::Pad) { &[] } else { payload(ring, pin, at, record_len) };
     let verified =
         tag.kind().is_some() && record_crc(seed, tag, record_len, payload, at) == word.crc();
-    Some(Located {
-        lsn: at,
-        tag,
-        epoch,
-        record_len,
-        verified,
-    })
+    Some(Located { lsn: at, tag, epoch, record_len, verified })
 }
 
 /// The payload of a committed record under a pin.
@@ -101,10 +88,7 @@ fn payload<'p>(ring: &'p Ring, _pin: &'p Pin<'_>, at: Lsn, record_len: u32) -> &
     // - Ordered: by that acquire.
     // - Where no record starts, `locate_published` has checked that all bytes are published, so
     //   that nobody writes them either; the checksum then refuses them.
-    unsafe {
-        ring.region()
-            .bytes(offset, record_len as usize - RECORD_HEADER_LEN)
-    }
+    unsafe { ring.region().bytes(offset, record_len as usize - RECORD_HEADER_LEN) }
 }
 
 /// The header of a prepared segment under a pin.
@@ -126,11 +110,7 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     pub(crate) fn new(ring: &'a Ring, pin: &'a Pin<'_>, located: Located) -> Record<'a> {
         let payload = payload(ring, pin, located.lsn, located.record_len);
-        Record {
-            located,
-            end: located.end(ring.geometry()),
-            payload,
-        }
+        Record { located, end: located.end(ring.geometry()), payload }
     }
 
     /// Where the record starts.

@@ -22,17 +22,13 @@ pub struct Tail<'w> {
 
 impl<'w> Tail<'w> {
     pub(crate) fn new(ring: &'w Ring, from: Position) -> Result<Tail<'w>, ReadError> {
-        Ok(Tail {
-            reader: Reader::new(ring, from)?,
-        })
+        Ok(Tail { reader: Reader::new(ring, from)? })
     }
 
     /// Shows only records that survive a power loss.
     #[must_use]
     pub fn durable_only(self) -> Tail<'w> {
-        Tail {
-            reader: self.reader.durable_only(),
-        }
+        Tail { reader: self.reader.durable_only() }
     }
 
     /// Where the next record is looked for.
@@ -54,11 +50,7 @@ impl<'w> Tail<'w> {
             // Frozen before the look: what was committed by then is seen by it.
             let ended = self.reader.ring.is_frozen();
             if let Some(located) = self.reader.step()? {
-                return Ok(Some(Record::new(
-                    self.reader.ring,
-                    &self.reader.pin,
-                    located,
-                )));
+                return Ok(Some(Record::new(self.reader.ring, &self.reader.pin, located)));
             }
             if ended && self.reader.at_end_of_frozen() {
                 return Err(ReadError::Closed);

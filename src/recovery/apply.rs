@@ -34,10 +34,7 @@ pub(crate) fn apply(
 ) -> Result<(Recovered, SlotWriter), Refusal> {
     let geometry = head.geometry;
     let epoch = plan.epoch_max.checked_add(1).ok_or(Refusal::Exhausted)?;
-    let identity = Identity {
-        log_id: head.log_id,
-        epoch,
-    };
+    let identity = Identity { log_id: head.log_id, epoch };
     let mut syncer = region.backing().syncer()?;
 
     // Step 1: holes become pads of their predecessor's epoch.
@@ -54,11 +51,7 @@ pub(crate) fn apply(
         unsafe { prepare_segment(region, &geometry, &identity, sequence) };
         if offset > FIRST_RECORD {
             let lsn = geometry.first_record(sequence);
-            let hole = Hole {
-                lsn,
-                len: offset - FIRST_RECORD,
-                epoch,
-            };
+            let hole = Hole { lsn, len: offset - FIRST_RECORD, epoch };
             write_pad(region, head, &head.log_id, hole);
         }
         plan.cut
@@ -90,25 +83,9 @@ pub(crate) fn apply(
     checkpoint.poisoned = false;
     checkpoint.writer_pid = std::process::id();
     checkpoint.recovery = report.summary();
-    let slots = SlotWriter::new(
-        region.clone(),
-        head.log_id,
-        syncer,
-        head.checkpoint,
-        head.slot,
-    );
-    slots
-        .update(|next| *next = checkpoint)
-        .map_err(Refusal::Sync)?;
-    Ok((
-        Recovered {
-            epoch,
-            trimmed,
-            end,
-            report,
-        },
-        slots,
-    ))
+    let slots = SlotWriter::new(region.clone(), head.log_id, syncer, head.checkpoint, head.slot);
+    slots.update(|next| *next = checkpoint).map_err(Refusal::Sync)?;
+    Ok((Recovered { epoch, trimmed, end, report }, slots))
 }
 
 fn first_hole(plan: &Plan) -> Lsn {
@@ -125,11 +102,7 @@ fn seal_if_needed(region: &Region, head: &Head, plan: &Plan, epoch: u64) -> Lsn 
     if rest == 0 || (rest >= EPOCH_RECORD_LEN && !crowded) {
         return plan.cut;
     }
-    let hole = Hole {
-        lsn: plan.cut,
-        len: rest,
-        epoch: plan.last_epoch,
-    };
+    let hole = Hole { lsn: plan.cut, len: rest, epoch: plan.last_epoch };
     write_pad(region, head, &head.log_id, hole);
     geometry.lsn(sequence, geometry.record_end())
 }
@@ -141,10 +114,7 @@ fn write_pad(region: &Region, head: &Head, log_id: &LogId, hole: Hole) {
     let offset = head.geometry.file_offset(hole.lsn);
     // Relaxed: nothing else runs yet; starting the threads orders it.
     region.word(offset + 8).store(tag.bits(), Ordering::Relaxed);
-    region.word(offset).store(
-        CommitWord::committed(hole.len, crc).bits(),
-        Ordering::Relaxed,
-    );
+    region.word(offset).store(CommitWord::committed(hole.len, crc).bits(), Ordering::Relaxed);
 }
 
 fn report(head: &Head, plan: &Plan, epoch: u64, end: Lsn, start: Instant) -> RecoveryReport {

@@ -91,16 +91,10 @@ pub(crate) fn decide_segment(state: SegmentState, at: Circumstances) -> Row {
         (Expected, _, _) => ("the next segment", Accept),
 
         (EpochBackwards, true, _) => ("an older epoch's segment where a durable one was", Corrupt),
-        (Older, true, _) => (
-            "a segment of an earlier lap where a durable one was",
-            Corrupt,
-        ),
+        (Older, true, _) => ("a segment of an earlier lap where a durable one was", Corrupt),
         (Newer, true, _) => ("a segment of a later lap where a durable one was", Corrupt),
         (Zero, true, _) => ("no segment header where a durable segment was", Corrupt),
-        (Garbage, true, _) => (
-            "a damaged segment header in front of durable records",
-            Corrupt,
-        ),
+        (Garbage, true, _) => ("a damaged segment header in front of durable records", Corrupt),
 
         (EpochBackwards, false, _) => ("a segment prepared before an earlier cut", End),
         (Older, false, false) => ("a segment not yet used again", End),
@@ -150,19 +144,11 @@ mod tests {
                 let invalid = state != RecordState::Valid;
                 let hole = matches!(state, RecordState::Zero | RecordState::Claimed);
                 assert_eq!(decision == Decision::Accept, !invalid, "{label}");
-                assert_eq!(
-                    decision == Decision::Corrupt,
-                    invalid && at.below_proven,
-                    "{label}"
-                );
+                assert_eq!(decision == Decision::Corrupt, invalid && at.below_proven, "{label}");
                 let pad = hole && !at.below_proven && at.same_boot && at.more_beyond;
                 assert_eq!(decision == Decision::Pad, pad, "{label}");
                 if decision == Decision::End {
-                    assert_eq!(
-                        (state, at.more_beyond),
-                        (RecordState::Zero, false),
-                        "{label}"
-                    );
+                    assert_eq!((state, at.more_beyond), (RecordState::Zero, false), "{label}");
                 }
             }
         }
@@ -175,11 +161,7 @@ mod tests {
                 let (label, decision) = decide_segment(state, at);
                 let expected = state == SegmentState::Expected;
                 assert_eq!(decision == Decision::Accept, expected, "{label}");
-                assert_eq!(
-                    decision == Decision::Corrupt,
-                    !expected && at.below_proven,
-                    "{label}"
-                );
+                assert_eq!(decision == Decision::Corrupt, !expected && at.below_proven, "{label}");
                 assert_ne!(decision, Decision::Pad, "{label}");
             }
         }
@@ -196,9 +178,7 @@ mod tests {
             all().map(move |at| (decide_segment(state, at), format!("segment {state:?}")))
         });
         for ((label, decision), state) in records.chain(segments) {
-            let row = rows
-                .entry(label)
-                .or_insert_with(|| (decision, state.clone()));
+            let row = rows.entry(label).or_insert_with(|| (decision, state.clone()));
             assert_eq!(*row, (decision, state), "{label}");
         }
         assert_eq!(rows.len(), 15 + 13);

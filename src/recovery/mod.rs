@@ -73,11 +73,7 @@ pub(crate) fn read_head(ring: &RingFile) -> Result<Head, OpenError> {
     let expected = superblock.geometry.file_len();
     if ring.len != expected {
         let path = ring.path.clone();
-        return Err(OpenError::Length {
-            path,
-            found: ring.len,
-            expected,
-        });
+        return Err(OpenError::Length { path, found: ring.len, expected });
     }
     read_checkpoint(&read, &superblock)
         .map_err(|source| file_error("read", &ring.path)(source))?
@@ -88,11 +84,9 @@ fn superblock_error(ring: &RingFile, fault: SuperblockFault) -> OpenError {
     let path = ring.path.clone();
     match fault {
         SuperblockFault::NotALog(reason) => OpenError::NotALog { path, reason },
-        SuperblockFault::Version(found) => OpenError::Version {
-            path,
-            found,
-            supported: FORMAT_VERSION,
-        },
+        SuperblockFault::Version(found) => {
+            OpenError::Version { path, found, supported: FORMAT_VERSION }
+        }
         SuperblockFault::Features(unknown) => OpenError::Features { path, unknown },
     }
 }
@@ -111,12 +105,7 @@ pub(crate) fn read_checkpoint(
             .filter(|checkpoint| has_possible_positions(checkpoint, &geometry));
     }
     let log_id = superblock.log_id;
-    Ok(newest(slots).map(|(slot, checkpoint)| Head {
-        log_id,
-        geometry,
-        checkpoint,
-        slot,
-    }))
+    Ok(newest(slots).map(|(slot, checkpoint)| Head { log_id, geometry, checkpoint, slot }))
 }
 
 /// Positions are computed with only after this.
@@ -126,11 +115,7 @@ fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool 
         let (_, offset) = geometry.split(lsn);
         lsn <= end && lsn.get() % 16 == 0 && offset >= 64 && offset <= geometry.record_end()
     };
-    let positions = [
-        checkpoint.trimmed,
-        checkpoint.durable,
-        checkpoint.epoch_start,
-    ];
+    let positions = [checkpoint.trimmed, checkpoint.durable, checkpoint.epoch_start];
     let within_a_lap = checkpoint.durable <= checkpoint.trimmed + geometry.capacity();
     positions.into_iter().all(possible) && within_a_lap && checkpoint.epoch < u64::MAX
 }
@@ -163,20 +148,10 @@ pub(crate) fn refusal_error(path: &std::path::Path, refusal: Refusal) -> OpenErr
     let path = path.to_owned();
     match refusal {
         Refusal::Corrupt(damage) => OpenError::Corrupt { path, damage },
-        Refusal::Read(source) => FileError {
-            operation: "read",
-            path,
-            source,
-        }
-        .into(),
+        Refusal::Read(source) => FileError { operation: "read", path, source }.into(),
         Refusal::Sync(failure) => {
             let source = std::io::Error::other(failure);
-            FileError {
-                operation: "sync",
-                path,
-                source,
-            }
-            .into()
+            FileError { operation: "sync", path, source }.into()
         }
         Refusal::Exhausted => OpenError::Exhausted(path),
     }

@@ -35,10 +35,7 @@ impl RecoveryOutcome {
     }
 
     fn from_code(code: u32) -> RecoveryOutcome {
-        RecoveryOutcome::ALL
-            .get(code as usize)
-            .copied()
-            .unwrap_or_default()
+        RecoveryOutcome::ALL.get(code as usize).copied().unwrap_or_default()
     }
 }
 

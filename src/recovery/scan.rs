@@ -88,14 +88,8 @@ pub(crate) fn survey(read: ReadAt<'_>, head: &Head, boot: Boot) -> Result<Plan, 
         beyond: Beyond::default(),
     };
     let window = Window::new(read, head.geometry, head.log_id);
-    let mut walk = Walk {
-        window,
-        geometry: head.geometry,
-        rule,
-        plan,
-        clean: checkpoint.clean,
-        beyond: None,
-    };
+    let mut walk =
+        Walk { window, geometry: head.geometry, rule, plan, clean: checkpoint.clean, beyond: None };
     walk.run(start)?;
     Ok(walk.plan)
 }
@@ -152,11 +146,7 @@ impl Walk<'_> {
                     self.plan.last_epoch = header.epoch;
                     self.plan.cut_segment_epoch = header.epoch;
                 }
-                if stale {
-                    SegmentState::EpochBackwards
-                } else {
-                    SegmentState::Expected
-                }
+                if stale { SegmentState::EpochBackwards } else { SegmentState::Expected }
             }
             SegmentHeaderEvidence::Older(_) => SegmentState::Older,
             SegmentHeaderEvidence::Newer(_) => SegmentState::Newer,
@@ -185,11 +175,7 @@ impl Walk<'_> {
                 return Ok(false);
             }
             let len = match self.window.examine(at, &self.rule)? {
-                Evidence::Valid {
-                    record_len,
-                    tag,
-                    epoch,
-                } => {
+                Evidence::Valid { record_len, tag, epoch } => {
                     self.accept(at, record_len, tag, epoch);
                     aligned_len(record_len)
                 }
@@ -238,11 +224,7 @@ impl Walk<'_> {
             Evidence::Claimed(len) => aligned_len(len),
             _ => self.unmarked_len(at)?,
         };
-        self.plan.holes.push(Hole {
-            lsn: at,
-            len,
-            epoch: self.rule.epoch,
-        });
+        self.plan.holes.push(Hole { lsn: at, len, epoch: self.rule.epoch });
         Ok(Some(len))
     }
 
@@ -301,12 +283,7 @@ impl Walk<'_> {
         let mut rule = self.rule;
         let (sequence, offset) = self.geometry.split(at);
         // `at` itself does not verify as the next record, or its segment's header does not.
-        self.search(
-            sequence,
-            offset + RECORD_ALIGN as u32,
-            &mut rule,
-            &mut beyond,
-        )?;
+        self.search(sequence, offset + RECORD_ALIGN as u32, &mut rule, &mut beyond)?;
         let mut next = sequence;
         for _ in 1..self.geometry.segments() {
             let Some(following) = next.checked_add(1) else {
@@ -334,12 +311,7 @@ impl Walk<'_> {
     ) -> Result<(), Refusal> {
         while offset < self.geometry.record_end() {
             let at = self.geometry.lsn(sequence, offset);
-            let Evidence::Valid {
-                record_len,
-                tag,
-                epoch,
-            } = self.window.examine(at, rule)?
-            else {
+            let Evidence::Valid { record_len, tag, epoch } = self.window.examine(at, rule)? else {
                 offset += RECORD_ALIGN as u32;
                 continue;
             };
@@ -362,6 +334,5 @@ impl Walk<'_> {
 /// What a sync left: everything below the returned position was durable.
 fn durable_evidence(at: Lsn, tag: Tag) -> Option<Lsn> {
     let distance = u64::from(tag.stream()) * RECORD_ALIGN;
-    tag.is_control(CONTROL_DURABLE)
-        .then(|| Lsn::new(at.get().saturating_sub(distance)))
+    tag.is_control(CONTROL_DURABLE).then(|| Lsn::new(at.get().saturating_sub(distance)))
 }

@@ -14,11 +14,7 @@ const PIECE: u64 = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// A record that verifies, of this many bytes (header included).
-    Valid {
-        record_len: u32,
-        tag: Tag,
-        epoch: u64,
-    },
+    Valid { record_len: u32, tag: Tag, epoch: u64 },
     /// Nothing.
     Zero,
     /// An owner's claim of this many bytes.
@@ -61,15 +57,7 @@ pub(crate) struct Window<'a> {
 impl<'a> Window<'a> {
     pub(crate) fn new(read: ReadAt<'a>, geometry: Geometry, log_id: LogId) -> Window<'a> {
         let seed = (0, Seed::new(&log_id, 0));
-        Window {
-            read,
-            geometry,
-            log_id,
-            seed,
-            bytes: Vec::new(),
-            start: 0,
-            reads: 0,
-        }
+        Window { read, geometry, log_id, seed, bytes: Vec::new(), start: 0, reads: 0 }
     }
 
     /// Forgets what was read: the file may have changed.
@@ -162,11 +150,7 @@ impl<'a> Window<'a> {
                 }
                 None => false,
             };
-            return Ok(if genuine {
-                Evidence::EpochBackwards
-            } else {
-                Evidence::BadCrc
-            });
+            return Ok(if genuine { Evidence::EpochBackwards } else { Evidence::BadCrc });
         };
         if !self.matches(lsn, at, body, limit, (word, tag, record_len), epoch)? {
             return Ok(Evidence::BadCrc);
@@ -174,11 +158,7 @@ impl<'a> Window<'a> {
         if epoch < rule.epoch || (lsn >= rule.newest_start && epoch < rule.newest) {
             return Ok(Evidence::EpochBackwards);
         }
-        Ok(Evidence::Valid {
-            record_len,
-            tag,
-            epoch,
-        })
+        Ok(Evidence::Valid { record_len, tag, epoch })
     }
 
     fn matches(
@@ -201,13 +181,6 @@ impl<'a> Window<'a> {
 
 /// Reads the two header words.
 pub(crate) fn split_header(header: &[u8]) -> (CommitWord, Tag) {
-    let word = |bytes: &[u8]| {
-        bytes
-            .first_chunk()
-            .map_or(0, |word| u64::from_le_bytes(*word))
-    };
-    (
-        CommitWord::from_bits(word(header)),
-        Tag::from_bits(word(&header[8..])),
-    )
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    (CommitWord::from_bits(word(header)), Tag::from_bits(word(&header[8..])))
 }

@@ -62,10 +62,7 @@ unsafe impl Backing for Mapped {
     }
 
     fn redirty(&self, range: Range<u64>) {
-        assert!(
-            range.end <= self.map.len() as u64,
-            "a range lies in the file"
-        );
+        assert!(range.end <= self.map.len() as u64, "a range lies in the file");
         for page in range.step_by(PAGE_SIZE as usize) {
             // SAFETY: in bounds by the assertion above.
             let byte = unsafe { self.map.as_mut_ptr().add(page as usize) };
@@ -83,8 +80,7 @@ unsafe impl Backing for Mapped {
             let len = (range.end - range.start) as usize;
             // A kernel before 5.14 does not know it: then the next store takes the fault.
             let _ =
-                self.map
-                    .advise_range(memmap2::Advice::PopulateWrite, range.start as usize, len);
+                self.map.advise_range(memmap2::Advice::PopulateWrite, range.start as usize, len);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = range;
@@ -98,7 +94,6 @@ struct Msync {
 
 impl Persist for Msync {
     fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
-        self.map
-            .flush_range(range.start as usize, (range.end - range.start) as usize)
+        self.map.flush_range(range.start as usize, (range.end - range.start) as usize)
     }
 }

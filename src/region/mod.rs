@@ -76,15 +76,8 @@ unsafe impl Sync for Region {}
 impl Region {
     pub(crate) fn new(backing: Arc<dyn Backing>) -> Region {
         let (base, len) = backing.memory();
-        assert!(
-            base.as_ptr() as usize % 4096 == 0,
-            "a backing is page-aligned"
-        );
+        assert!(base.as_ptr() as usize % 4096 == 0, "a backing is page-aligned");
         Region { base, len, backing }
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        self.len
     }
 
     pub(crate) fn backing(&self) -> &dyn Backing {
@@ -94,10 +87,7 @@ impl Region {
     /// The address of `[offset, offset + len)`, which lies in the region.
     #[inline]
     fn address(&self, offset: u64, len: u64) -> NonNull<u8> {
-        assert!(
-            offset <= self.len && len <= self.len - offset,
-            "an access stays in the region"
-        );
+        assert!(offset <= self.len && len <= self.len - offset, "an access stays in the region");
         // SAFETY: the assertion above keeps the result inside the backing's memory, one
         // allocation, whose length fits `isize` because it is mapped.
         unsafe { self.base.add(offset as usize) }

@@ -60,10 +60,7 @@ impl Simulated {
             fault: None,
             syncs: Vec::new(),
         };
-        Arc::new(Simulated {
-            map,
-            state: Arc::new(Mutex::new(state)),
-        })
+        Arc::new(Simulated { map, state: Arc::new(Mutex::new(state)) })
     }
 
     /// What a power loss leaves.
@@ -110,10 +107,7 @@ unsafe impl Backing for Simulated {
 
     fn syncer(&self) -> io::Result<Syncer> {
         let memory = self.map.as_ptr() as usize;
-        Ok(Box::new(SimulatedSync {
-            memory,
-            state: self.state.clone(),
-        }))
+        Ok(Box::new(SimulatedSync { memory, state: self.state.clone() }))
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -169,9 +163,7 @@ impl Persist for SimulatedSync {
             }
         }
         if failed {
-            return Err(io::Error::other(
-                "injected: the device reports a write error",
-            ));
+            return Err(io::Error::other("injected: the device reports a write error"));
         }
         state.syncs.push(range);
         Ok(())

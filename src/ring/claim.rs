@@ -103,11 +103,7 @@ impl Ring {
         for part in parts {
             checksum.update(part);
         }
-        Prepared {
-            tag: self.data_tag,
-            record_len,
-            checksum,
-        }
+        Prepared { tag: self.data_tag, record_len, checksum }
     }
 
     /// Claims `len` bytes, a multiple of 16 that fits a segment.
@@ -291,14 +287,7 @@ impl Ring {
         let tag = Tag::new(0, RecordKind::Pad, 0, self.identity.epoch);
         let checksum = self.seed.start(tag.bits(), claim.len);
         let record_len = claim.len;
-        self.commit(
-            claim,
-            Prepared {
-                tag,
-                record_len,
-                checksum,
-            },
-        );
+        self.commit(claim, Prepared { tag, record_len, checksum });
     }
 
     /// Commits the first `len` payload bytes of a claim whose payload is in place. What remains
@@ -336,10 +325,7 @@ impl Ring {
     pub(crate) fn payload<'a>(&'a self, claim: &'a Claim, len: usize) -> &'a [u8] {
         assert!(len as u64 + RECORD_HEADER_LEN as u64 <= u64::from(claim.len));
         // SAFETY: as in `payload_mut`; a shared borrow of the claim excludes its exclusive one.
-        unsafe {
-            self.region
-                .bytes(claim.offset + RECORD_HEADER_LEN as u64, len)
-        }
+        unsafe { self.region.bytes(claim.offset + RECORD_HEADER_LEN as u64, len) }
     }
 
     /// Opens the epoch with a control record that carries it in full, before any other claim. At a
@@ -355,15 +341,7 @@ impl Ring {
         checksum.update(&epoch);
         let claim = self.try_claim(aligned_len(record_len));
         let claim = claim.expect("recovery leaves room for the record that opens an epoch");
-        self.commit_parts(
-            claim,
-            Prepared {
-                tag,
-                record_len,
-                checksum,
-            },
-            [&epoch[..]],
-        );
+        self.commit_parts(claim, Prepared { tag, record_len, checksum }, [&epoch[..]]);
     }
 
     /// Leaves evidence that everything below `durable` was synced: a record without payload.
@@ -375,22 +353,10 @@ impl Ring {
             self.commit_pad(claim);
             return None;
         };
-        let tag = Tag::new(
-            distance,
-            RecordKind::Control,
-            CONTROL_DURABLE,
-            self.identity.epoch,
-        );
+        let tag = Tag::new(distance, RecordKind::Control, CONTROL_DURABLE, self.identity.epoch);
         let record_len = RECORD_HEADER_LEN as u32;
         let checksum = self.seed.start(tag.bits(), record_len);
-        let lsn = self.commit(
-            claim,
-            Prepared {
-                tag,
-                record_len,
-                checksum,
-            },
-        );
+        let lsn = self.commit(claim, Prepared { tag, record_len, checksum });
         Some(lsn + RECORD_HEADER_LEN as u64)
     }
 }

@@ -106,26 +106,18 @@ impl TailWord {
     pub(crate) fn transition_claim(&self, from: Tail, to: u32) -> bool {
         let new = (from.0 & !OFFSET) | u64::from(to);
         // Acquire, as for `fetch_claim`. Relaxed on failure: the caller only tries again.
-        self.0
-            .compare_exchange(from.0, new, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.0.compare_exchange(from.0, new, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Brings an overshot offset back to `end` (rule 6).
     pub(crate) fn transition_clamp(&self, end: u32) {
         let mut seen = self.load();
         while seen.offset() > end {
-            assert!(
-                seen.offset() < OFFSET_LIMIT,
-                "claims overshoot by less than half the field"
-            );
+            assert!(seen.offset() < OFFSET_LIMIT, "claims overshoot by less than half the field");
             let clamped = (seen.0 & !OFFSET) | u64::from(end);
             // Relaxed: nothing is handed over, and a read-modify-write continues the release
             // sequence that it finds.
-            match self
-                .0
-                .compare_exchange(seen.0, clamped, Ordering::Relaxed, Ordering::Relaxed)
-            {
+            match self.0.compare_exchange(seen.0, clamped, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = Tail(now),
             }
@@ -140,17 +132,11 @@ impl TailWord {
             if seen.sequence() != sequence || seen.offset() < end || seen.is_frozen() {
                 return false;
             }
-            assert!(
-                seen.offset() < OFFSET_LIMIT,
-                "claims overshoot by less than half the field"
-            );
+            assert!(seen.offset() < OFFSET_LIMIT, "claims overshoot by less than half the field");
             let next = Tail::new(sequence + 1, FIRST_RECORD).0 | seen.flags();
             // Release: hands the next segment's zeroing, which the caller acquired from
             // `prepared`, to every claim in it.
-            match self
-                .0
-                .compare_exchange(seen.0, next, Ordering::Release, Ordering::Relaxed)
-            {
+            match self.0.compare_exchange(seen.0, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = Tail(now),
             }
@@ -181,10 +167,7 @@ mod tests {
         assert_eq!(word.fetch_claim(80), Tail::new(7, 64));
         assert_eq!(word.transition_set(SLEEPER).flags(), 0);
         let seen = word.load();
-        assert_eq!(
-            (seen.sequence(), seen.offset(), seen.flags()),
-            (7, 144, SLEEPER)
-        );
+        assert_eq!((seen.sequence(), seen.offset(), seen.flags()), (7, 144, SLEEPER));
         assert!(word.transition_claim(seen, 4096));
         assert!(!word.transition_claim(seen, 4096));
         assert!(word.transition_clear_sleeper());
@@ -202,10 +185,7 @@ mod tests {
         assert!(word.transition_rotate(7, 4096));
         assert!(!word.transition_rotate(7, 4096));
         let seen = word.load();
-        assert_eq!(
-            (seen.sequence(), seen.offset(), seen.flags()),
-            (8, FIRST_RECORD, SLEEPER)
-        );
+        assert_eq!((seen.sequence(), seen.offset(), seen.flags()), (8, FIRST_RECORD, SLEEPER));
     }
 
     #[test]

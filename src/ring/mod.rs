@@ -225,10 +225,7 @@ impl Ring {
     }
 
     fn position(&self, tail: Tail) -> Lsn {
-        self.geometry.lsn(
-            tail.sequence(),
-            tail.offset().min(self.geometry.record_end()),
-        )
+        self.geometry.lsn(tail.sequence(), tail.offset().min(self.geometry.record_end()))
     }
 
     /// Stops all claims; returns the end of what was claimed before.
@@ -263,28 +260,19 @@ impl Ring {
         let slot = self.pins.try_pin(lsn, own).ok_or(PinRefusal::NoSlot)?;
         let pin = Pin { ring: self, slot };
         // The re-check of the pin protocol: after the store and the fence in `try_pin`.
-        if lsn < self.trimmed() {
-            Err(PinRefusal::Trimmed)
-        } else {
-            Ok(pin)
-        }
+        if lsn < self.trimmed() { Err(PinRefusal::Trimmed) } else { Ok(pin) }
     }
 
     /// One more pin, on `lsn`, which `held` covers: it needs no re-check.
     pub(crate) fn pin_again<'a>(&'a self, held: &Pin<'_>, lsn: Lsn) -> Option<Pin<'a>> {
         debug_assert!(std::ptr::eq(held.ring, self));
-        self.pins
-            .try_pin(lsn, false)
-            .map(|slot| Pin { ring: self, slot })
+        self.pins.try_pin(lsn, false).map(|slot| Pin { ring: self, slot })
     }
 
     /// The janitor announces that everything below `trimmed` may go. It is on the medium already.
     pub(crate) fn advance_trimmed(&self, trimmed: Lsn) {
         assert!(trimmed >= self.trimmed(), "trimmed only advances");
-        assert!(
-            trimmed <= self.published(),
-            "nothing unpublished is trimmed"
-        );
+        assert!(trimmed <= self.published(), "nothing unpublished is trimmed");
         // Release, then the fence in `Pins::floor`, which comes before any recycling.
         self.trimmed.store(trimmed, Ordering::Release);
     }
@@ -295,9 +283,7 @@ impl Ring {
         // Relaxed: `floor` fences between this store and its look at the pins.
         self.pins.janitor_held.store(held, Ordering::Relaxed);
         let trimmed = self.trimmed();
-        self.pins
-            .floor()
-            .map_or(trimmed, |pinned| pinned.min(trimmed))
+        self.pins.floor().map_or(trimmed, |pinned| pinned.min(trimmed))
     }
 
     /// The lowest pinned position.
@@ -307,28 +293,18 @@ impl Ring {
 
     /// The janitor has prepared one more segment.
     pub(crate) fn advance_prepared(&self, sequence: u32) {
-        assert_eq!(
-            u64::from(sequence),
-            self.prepared(),
-            "segments are prepared in order"
-        );
+        assert_eq!(u64::from(sequence), self.prepared(), "segments are prepared in order");
         // Release: hands the zeroing over to rotators and walkers.
-        self.prepared
-            .store(u64::from(sequence) + 1, Ordering::Release);
+        self.prepared.store(u64::from(sequence) + 1, Ordering::Release);
         self.space_waiters.wake_all();
     }
 
     /// Moves `durable` from `from` to `to`, which a finished sync of exactly that range has made
     /// true.
     pub(crate) fn advance_durable(&self, from: Lsn, to: Lsn) {
-        assert!(
-            from <= to && to <= self.published(),
-            "only published records become durable"
-        );
+        assert!(from <= to && to <= self.published(), "only published records become durable");
         // Release: whoever sees it sees what the sync saw. One syncer at a time, so it stands.
-        let moved = self
-            .durable
-            .compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
+        let moved = self.durable.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
         assert!(moved.is_ok(), "one sync at a time advances durable");
     }
 

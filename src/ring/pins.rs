@@ -37,31 +37,21 @@ pub(crate) struct PinSlot(usize);
 
 impl Pins {
     pub(crate) fn new() -> Pins {
-        let slots = (0..PINS_MAX + PINS_OWN)
-            .map(|_| CachePadded::new(AtomicU64::new(FREE)))
-            .collect();
-        Pins {
-            slots,
-            janitor_held: AtomicBool::new(false),
-        }
+        let slots =
+            (0..PINS_MAX + PINS_OWN).map(|_| CachePadded::new(AtomicU64::new(FREE))).collect();
+        Pins { slots, janitor_held: AtomicBool::new(false) }
     }
 
     /// Takes a slot for `lsn`, if one is free; `own`: for a walk of the log itself. The caller must
     /// still check that `lsn` is retained, *after* this returns (rule 2; the fence is in here).
     pub(crate) fn try_pin(&self, lsn: Lsn, own: bool) -> Option<PinSlot> {
         let value = lsn.get() | 1;
-        let eligible = if own {
-            0..self.slots.len()
-        } else {
-            PINS_OWN..self.slots.len()
-        };
+        let eligible = if own { 0..self.slots.len() } else { PINS_OWN..self.slots.len() };
         let index = eligible.into_iter().find(|index| {
             let slot = &self.slots[*index];
             // Relaxed: the fence below orders the store; a failure hands over nothing.
             slot.load(Ordering::Relaxed) == FREE
-                && slot
-                    .compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok()
+                && slot.compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         })?;
         // Rule 2, the reader's half.
         fence(Ordering::SeqCst);
@@ -71,10 +61,7 @@ impl Pins {
     /// Moves a pin forward to `lsn`.
     pub(crate) fn advance(&self, slot: PinSlot, lsn: Lsn) {
         let value = lsn.get() | 1;
-        debug_assert!(
-            value >= self.slots[slot.0].load(Ordering::Relaxed),
-            "pins only advance"
-        );
+        debug_assert!(value >= self.slots[slot.0].load(Ordering::Relaxed), "pins only advance");
         // Release: rule 3.
         self.slots[slot.0].store(value, Ordering::Release);
     }
@@ -128,15 +115,10 @@ mod tests {
     #[test]
     fn slots_run_out_and_come_back() {
         let pins = Pins::new();
-        let slots: Vec<_> = (0..PINS_MAX)
-            .map(|_| pins.try_pin(Lsn::new(64), false))
-            .collect();
+        let slots: Vec<_> = (0..PINS_MAX).map(|_| pins.try_pin(Lsn::new(64), false)).collect();
         assert!(slots.iter().all(Option::is_some));
         assert_eq!(pins.try_pin(Lsn::new(64), false), None);
-        assert!(
-            pins.try_pin(Lsn::new(64), true).is_some(),
-            "the log's own walks go on"
-        );
+        assert!(pins.try_pin(Lsn::new(64), true).is_some(), "the log's own walks go on");
         let _ = pins.unpin(slots[3].expect("all were had"));
         assert_eq!(pins.try_pin(Lsn::new(64), false), slots[3]);
     }

@@ -58,11 +58,7 @@ impl Ring {
     /// Walks commit words from `start`, which the caller has pinned.
     fn walk(&self, start: Lsn) -> Walk {
         let end = self.geometry.record_end();
-        let mut walk = Walk {
-            end: start,
-            records: 0,
-            more: false,
-        };
+        let mut walk = Walk { end: start, records: 0, more: false };
         loop {
             let (sequence, mut offset) = self.geometry.split(self.geometry.normalize(walk.end));
             if u64::from(sequence) >= self.prepared() {

@@ -46,12 +46,7 @@ impl Ring {
     /// Wraps a claim for a payload of `len` bytes.
     pub(crate) fn reservation(&self, claim: Claim, len: usize) -> Reservation<'_> {
         self.mark_claimed(&claim, (len + RECORD_HEADER_LEN) as u32);
-        Reservation {
-            ring: self,
-            claim: Some(claim),
-            len,
-            written: 0,
-        }
+        Reservation { ring: self, claim: Some(claim), len, written: 0 }
     }
 }
 
@@ -83,15 +78,8 @@ impl Reservation<'_> {
     ///
     /// If `len` is more than was reserved.
     pub fn commit_len(mut self, len: usize) -> Lsn {
-        assert!(
-            len <= self.len,
-            "{len} bytes committed of {} reserved",
-            self.len
-        );
-        let claim = self
-            .claim
-            .take()
-            .expect("a reservation has its claim until it is committed");
+        assert!(len <= self.len, "{len} bytes committed of {} reserved", self.len);
+        let claim = self.claim.take().expect("a reservation has its claim until it is committed");
         self.ring.commit_in_place(claim, len)
     }
 
@@ -105,9 +93,7 @@ impl Reservation<'_> {
     pub fn abort(self) {}
 
     fn claim(&self) -> &Claim {
-        self.claim
-            .as_ref()
-            .expect("a reservation has its claim until it is committed")
+        self.claim.as_ref().expect("a reservation has its claim until it is committed")
     }
 }
 
@@ -130,10 +116,7 @@ impl Deref for Reservation<'_> {
 
 impl DerefMut for Reservation<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let claim = self
-            .claim
-            .as_mut()
-            .expect("a reservation has its claim until it is committed");
+        let claim = self.claim.as_mut().expect("a reservation has its claim until it is committed");
         self.ring.payload_mut(claim, self.len)
     }
 }
@@ -163,10 +146,7 @@ unsafe impl BufMut for Reservation<'_> {
     }
 
     unsafe fn advance_mut(&mut self, count: usize) {
-        assert!(
-            count <= self.remaining_mut(),
-            "advanced beyond the reserved length"
-        );
+        assert!(count <= self.remaining_mut(), "advanced beyond the reserved length");
         self.written += count;
     }
 

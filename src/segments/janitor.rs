@@ -44,9 +44,7 @@ enum Step {
 /// How many segments are kept prepared beyond the active one.
 pub(crate) fn segments_ahead(geometry: &Geometry) -> u64 {
     let most = u64::from(geometry.segments()) - 1;
-    AHEAD_BYTES
-        .div_ceil(geometry.segment_size())
-        .clamp(1, (most / 2).max(1))
+    AHEAD_BYTES.div_ceil(geometry.segment_size()).clamp(1, (most / 2).max(1))
 }
 
 impl Janitor {
@@ -113,17 +111,12 @@ impl Janitor {
         };
         let may_go = self.options.on_full == OnFull::Overwrite
             || self.requested().max(self.ring.trimmed()) >= victim.release;
-        may_go
-            && self
-                .ring
-                .pin_floor()
-                .is_none_or(|pinned| pinned >= victim.release)
+        may_go && self.ring.pin_floor().is_none_or(|pinned| pinned >= victim.release)
     }
 
     /// The end of the segment that has to go before the ring has room again.
     pub(crate) fn victim_end(&self) -> Option<Lsn> {
-        self.victim(self.ring.prepared())
-            .map(|victim| victim.release)
+        self.victim(self.ring.prepared()).map(|victim| victim.release)
     }
 
     /// The highest checkpoint that was asked for.
@@ -179,10 +172,7 @@ impl Janitor {
     fn victim(&self, sequence: u64) -> Option<Victim> {
         let geometry = self.ring.geometry();
         let victim = sequence.checked_sub(u64::from(geometry.segments()))? as u32;
-        Some(Victim {
-            sequence: victim,
-            release: geometry.lsn(victim, geometry.record_end()),
-        })
+        Some(Victim { sequence: victim, release: geometry.lsn(victim, geometry.record_end()) })
     }
 
     /// Trims far enough to recycle `victim`, if that is allowed.
@@ -209,10 +199,7 @@ impl Janitor {
         let before = self.ring.trimmed();
         self.trim_to(wanted.min(bound))?;
         if self.requested() < victim.release {
-            count(
-                &self.ring.counters.bytes_overwritten,
-                self.ring.trimmed() - before,
-            );
+            count(&self.ring.counters.bytes_overwritten, self.ring.trimmed() - before);
         }
         Ok(true)
     }
@@ -234,10 +221,7 @@ impl Janitor {
     fn last_sealed(&self, victim: Victim) -> u32 {
         let geometry = self.ring.geometry();
         let published = geometry.normalize(self.trim_bound());
-        geometry
-            .sequence(published)
-            .saturating_sub(1)
-            .max(victim.sequence)
+        geometry.sequence(published).saturating_sub(1).max(victim.sequence)
     }
 
     /// What a trim may not pass (rule 4).

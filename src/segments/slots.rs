@@ -32,11 +32,7 @@ pub(crate) struct SlotWriter {
 /// Syncs `range`, and says which it was if that fails.
 pub(crate) fn persist(syncer: &mut Syncer, range: Range<u64>) -> Result<(), SyncFailure> {
     let Range { start, end } = range.clone();
-    syncer.persist(range).map_err(|source| SyncFailure {
-        start,
-        end,
-        source: Arc::new(source),
-    })
+    syncer.persist(range).map_err(|source| SyncFailure { start, end, source: Arc::new(source) })
 }
 
 impl SlotWriter {
@@ -48,15 +44,7 @@ impl SlotWriter {
         current: Checkpoint,
         index: usize,
     ) -> SlotWriter {
-        SlotWriter {
-            region,
-            log_id,
-            slots: Mutex::new(Slots {
-                current,
-                index,
-                syncer,
-            }),
-        }
+        SlotWriter { region, log_id, slots: Mutex::new(Slots { current, index, syncer }) }
     }
 
     /// The newest checkpoint on the medium.

@@ -8,17 +8,9 @@ pub fn unsafe_code(source: &Source, allowed: &[&str]) -> Vec<String> {
     let is_allowed = allowed.iter().any(|row| covers(row, &source.path));
     let mut violations = Vec::new();
     let next = |at: usize| source.tokens.get(at + 1).map_or("", |token| &*token.text);
-    for (at, token) in source
-        .tokens
-        .iter()
-        .enumerate()
-        .filter(|(_, token)| token.text == "unsafe")
+    for (at, token) in source.tokens.iter().enumerate().filter(|(_, token)| token.text == "unsafe")
     {
-        let keyword = if next(at) == "extern" && next(at + 1) == "fn" {
-            at + 1
-        } else {
-            at
-        };
+        let keyword = if next(at) == "extern" && next(at + 1) == "fn" { at + 1 } else { at };
         let proof = match (next(keyword), next(keyword + 1)) {
             ("fn", "(") => continue, // a pointer type promises nothing by itself
             ("fn" | "trait", _) => "# Safety",
@@ -28,10 +20,7 @@ pub fn unsafe_code(source: &Source, allowed: &[&str]) -> Vec<String> {
             violations.push(source.at(token.line, "`unsafe` outside the files listed in UNSAFE"));
         }
         if !source.comment_above(token.line).contains(proof) {
-            let what = format!(
-                "`unsafe {}` without `{proof}` directly above",
-                next(keyword)
-            );
+            let what = format!("`unsafe {}` without `{proof}` directly above", next(keyword));
             violations.push(source.at(token.line, &what));
         }
     }
@@ -46,22 +35,11 @@ pub fn covers(row: &str, path: &str) -> bool {
 /// No macro of `macros` in shipped code, no word of `words` in code or comment.
 pub fn unfinished(source: &Source, macros: &[&str], words: &[&str]) -> Vec<String> {
     let mut violations = Vec::new();
-    for (at, line) in source
-        .lines
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !source.is_test(at + 1))
-    {
-        let said = line
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(|word| words.contains(word));
+    for (at, line) in source.lines.iter().enumerate().filter(|(at, _)| !source.is_test(at + 1)) {
+        let said = line.split(|c: char| !c.is_alphanumeric()).filter(|word| words.contains(word));
         violations.extend(said.map(|word| source.at(at + 1, &format!("`{word}`: finish it"))));
     }
-    for pair in source
-        .shipped()
-        .windows(2)
-        .filter(|pair| pair[1].text == "!")
-    {
+    for pair in source.shipped().windows(2).filter(|pair| pair[1].text == "!") {
         let name = &*pair[0].text;
         if macros.contains(&name) {
             violations.push(source.at(pair[0].line, &format!("`{name}!` must not ship")));
@@ -74,11 +52,7 @@ pub fn unfinished(source: &Source, macros: &[&str], words: &[&str]) -> Vec<Strin
 pub fn manners(source: &Source, macros: &[&str]) -> Vec<String> {
     let mut violations = unfinished(source, macros, &[]);
     for four in source.shipped().windows(4) {
-        if four
-            .iter()
-            .map(|token| &*token.text)
-            .eq([".", "unwrap", "(", ")"])
-        {
+        if four.iter().map(|token| &*token.text).eq([".", "unwrap", "(", ")"]) {
             let what = "`.unwrap()`: write `.expect(\"why it holds\")` or return an error";
             violations.push(source.at(four[1].line, what));
         }
@@ -118,9 +92,7 @@ pub fn lengths(source: &Source, lines_max: usize, ratchet: &[(&str, usize)]) -> 
         }
         let last = &source.tokens[item_end(&source.tokens, at) - 1];
         let (name, lines) = (&name.text, last.line - keyword.line + 1);
-        let row = ratchet
-            .iter()
-            .find(|(row, _)| *row == format!("{}::{name}", source.path));
+        let row = ratchet.iter().find(|(row, _)| *row == format!("{}::{name}", source.path));
         let what = match row {
             None if lines > lines_max => format!("`{name}` has {lines} lines: at most {lines_max}"),
             Some((_, max)) if lines > *max => format!("`{name}` grew from {max} to {lines} lines"),
@@ -136,15 +108,8 @@ pub fn lengths(source: &Source, lines_max: usize, ratchet: &[(&str, usize)]) -> 
 
 /// A module opens with its contract.
 pub fn opening(source: &Source) -> Vec<String> {
-    let opens = source
-        .lines
-        .first()
-        .is_some_and(|line| line.starts_with("//!"));
-    if opens {
-        Vec::new()
-    } else {
-        vec![source.at(1, "a module opens with a `//!` comment")]
-    }
+    let opens = source.lines.first().is_some_and(|line| line.starts_with("//!"));
+    if opens { Vec::new() } else { vec![source.at(1, "a module opens with a `//!` comment")] }
 }
 
 #[cfg(test)]
@@ -158,22 +123,12 @@ mod tests {
     #[test]
     fn unsafe_code_can_fail() {
         let judge = |text: &str| unsafe_code(&source(text), &["src/a.rs"]).len();
-        assert_eq!(
-            judge("// SAFETY: a\n\nfn f() { unsafe { g() } }"),
-            1,
-            "not directly above"
-        );
-        assert_eq!(
-            judge("// SAFETY: a\nlet b = c;\nunsafe { d() };"),
-            1,
-            "above another"
-        );
+        assert_eq!(judge("// SAFETY: a\n\nfn f() { unsafe { g() } }"), 1, "not directly above");
+        assert_eq!(judge("// SAFETY: a\nlet b = c;\nunsafe { d() };"), 1, "above another");
         assert_eq!(judge("unsafe impl Send for A {}"), 1);
         assert_eq!(judge("/// Reads.\npub unsafe fn f() {}"), 1);
-        let elsewhere = unsafe_code(
-            &source("// SAFETY: a\nunsafe { b() }"),
-            &["src/b/", "src/c.rs"],
-        );
+        let elsewhere =
+            unsafe_code(&source("// SAFETY: a\nunsafe { b() }"), &["src/b/", "src/c.rs"]);
         assert_eq!(elsewhere.len(), 1, "outside the list");
     }
 
@@ -184,14 +139,8 @@ mod tests {
             judge("// SAFETY: a,\n// b.\n#[rustfmt::skip]\nlet c =\n    unsafe { d() };"),
             [""; 0]
         );
-        assert_eq!(
-            judge("/// # Safety\n///\n/// A.\npub unsafe fn f(g: unsafe fn()) {}"),
-            [""; 0]
-        );
-        assert_eq!(
-            judge("// unsafe {\nf(\"unsafe {\"); // unsafe impl"),
-            [""; 0]
-        );
+        assert_eq!(judge("/// # Safety\n///\n/// A.\npub unsafe fn f(g: unsafe fn()) {}"), [""; 0]);
+        assert_eq!(judge("// unsafe {\nf(\"unsafe {\"); // unsafe impl"), [""; 0]);
     }
 
     #[test]
@@ -199,37 +148,22 @@ mod tests {
         let judge = |text: &str| unfinished(&source(text), &["todo"], &["FIXME"]).len();
         assert_eq!(judge("fn f() { todo!() } // FIXME: b"), 2);
         assert_eq!(judge("fn todo() -> bool { \"todo!\" != a } // FIXMEs"), 0);
-        assert_eq!(
-            judge("#[cfg(test)]\nmod tests {\n    // FIXME\n    fn f() { todo!() }\n}"),
-            0
-        );
+        assert_eq!(judge("#[cfg(test)]\nmod tests {\n    // FIXME\n    fn f() { todo!() }\n}"), 0);
     }
 
     #[test]
     fn manners_can_fail() {
         let judge = |text: &str| manners(&source(text), &["println"]).len();
         assert_eq!(judge("fn f() { a\n    .unwrap(); println!(\"b\") }"), 2);
-        assert_eq!(
-            judge("/// a.unwrap()\nfn f() { a.unwrap_or(b); a.expect(\"c\") }"),
-            0
-        );
-        assert_eq!(
-            judge("#[cfg(test)]\nmod tests { fn f() { a.unwrap() } }"),
-            0
-        );
+        assert_eq!(judge("/// a.unwrap()\nfn f() { a.unwrap_or(b); a.expect(\"c\") }"), 0);
+        assert_eq!(judge("#[cfg(test)]\nmod tests { fn f() { a.unwrap() } }"), 0);
     }
 
     #[test]
     fn seq_cst_can_fail() {
         let judge = |text: &str| seq_cst(&source(text)).len();
-        assert_eq!(
-            judge("fn f() {\n    a.load(Ordering::SeqCst);\n    b.swap(1, SeqCst);\n}"),
-            2
-        );
-        assert_eq!(
-            judge("use a::SeqCst;\nfn f() {\n    fence(Ordering::SeqCst);\n}"),
-            0
-        );
+        assert_eq!(judge("fn f() {\n    a.load(Ordering::SeqCst);\n    b.swap(1, SeqCst);\n}"), 2);
+        assert_eq!(judge("use a::SeqCst;\nfn f() {\n    fence(Ordering::SeqCst);\n}"), 0);
         assert_eq!(
             judge("fn f() {\n    // Why.\n    a.load(SeqCst);\n    b.load(SeqCst); // Why.\n}"),
             0

@@ -15,19 +15,12 @@ use source::Source;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FLOORS: Floors = Floors {
-    floors: tables::FLOORS,
-    same_floor: tables::SAME_FLOOR,
-    never: tables::NEVER,
-};
+const FLOORS: Floors =
+    Floors { floors: tables::FLOORS, same_floor: tables::SAME_FLOOR, never: tables::NEVER };
 
 #[test]
 fn imports_point_downwards() {
-    check(
-        library()
-            .iter()
-            .flat_map(|source| imports::floors(source, &FLOORS)),
-    );
+    check(library().iter().flat_map(|source| imports::floors(source, &FLOORS)));
 }
 
 #[test]
@@ -42,20 +35,12 @@ fn the_table_of_floors_is_sound() {
 
 #[test]
 fn only_the_shim_names_atomics_and_threads() {
-    check(
-        library()
-            .iter()
-            .flat_map(|file| imports::shim(file, tables::SHIM, tables::SHIMMED)),
-    );
+    check(library().iter().flat_map(|file| imports::shim(file, tables::SHIM, tables::SHIMMED)));
 }
 
 #[test]
 fn unsafe_code_is_listed_and_proved() {
-    check(
-        rust()
-            .iter()
-            .flat_map(|source| code::unsafe_code(source, tables::UNSAFE)),
-    );
+    check(rust().iter().flat_map(|source| code::unsafe_code(source, tables::UNSAFE)));
 }
 
 #[test]
@@ -109,38 +94,22 @@ fn text_is_well_formed() {
 #[test]
 fn links_lead_somewhere() {
     let links = |(path, text): (String, String)| {
-        let folder = root()
-            .join(&path)
-            .parent()
-            .map(Path::to_owned)
-            .unwrap_or_default();
+        let folder = root().join(&path).parent().map(Path::to_owned).unwrap_or_default();
         text::links(&path, &text, |target| folder.join(target).exists())
     };
-    check(
-        files(|path| path.ends_with(".md"))
-            .into_iter()
-            .flat_map(links),
-    );
+    check(files(|path| path.ends_with(".md")).into_iter().flat_map(links));
 }
 
 /// Fails with every violation, one a line.
 fn check(violations: impl IntoIterator<Item = String>) {
     let found: Vec<String> = violations.into_iter().collect();
-    assert!(
-        found.is_empty(),
-        "{} violation(s):\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "{} violation(s):\n{}", found.len(), found.join("\n"));
 }
 
 /// The library's files.
 fn library() -> Vec<Source> {
     let library = sources(|path| path.starts_with("src/"));
-    assert!(
-        library.iter().any(|source| source.path == "src/lib.rs"),
-        "no library to check"
-    );
+    assert!(library.iter().any(|source| source.path == "src/lib.rs"), "no library to check");
     library
 }
 
@@ -156,10 +125,7 @@ fn rust() -> Vec<Source> {
 
 fn sources(is_wanted: impl Fn(&str) -> bool) -> Vec<Source> {
     let found = files(|path| path.ends_with(".rs") && is_wanted(path));
-    found
-        .iter()
-        .map(|(path, text)| Source::new(path, text))
-        .collect()
+    found.iter().map(|(path, text)| Source::new(path, text)).collect()
 }
 
 /// The repository's files that are wanted, by path from its root with `/` between names, with
@@ -172,9 +138,7 @@ fn files(is_wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
             let entry = entry.expect("a folder's entries can be read");
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let relative = path
-                .strip_prefix(&root)
-                .expect("the walk starts at the root");
+            let relative = path.strip_prefix(&root).expect("the walk starts at the root");
             let relative = relative.to_string_lossy().replace('\\', "/");
             let kind = entry.file_type().expect("an entry has a type");
             if kind.is_dir() && is_ours(&name) {

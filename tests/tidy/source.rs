@@ -36,12 +36,7 @@ impl Source {
             let (first, last) = (tokens[range.start].line, tokens[range.end - 1].line);
             test_lines[first - 1..last].fill(true);
         }
-        Self {
-            path: path.to_owned(),
-            lines,
-            tokens,
-            test_lines,
-        }
+        Self { path: path.to_owned(), lines, tokens, test_lines }
     }
 
     pub fn is_library(&self) -> bool {
@@ -50,10 +45,7 @@ impl Source {
 
     /// The tokens that a normal build compiles.
     pub fn shipped(&self) -> Vec<&Token> {
-        self.tokens
-            .iter()
-            .filter(|token| !self.is_test(token.line))
-            .collect()
+        self.tokens.iter().filter(|token| !self.is_test(token.line)).collect()
     }
 
     pub fn is_test(&self, line: usize) -> bool {
@@ -82,9 +74,7 @@ impl Source {
     /// Whether the statement on `line` goes on after the line's end.
     fn runs_on(&self, line: usize) -> bool {
         let after = self.tokens.partition_point(|token| token.line <= line);
-        let last = self.tokens[..after]
-            .last()
-            .filter(|token| token.line == line);
+        let last = self.tokens[..after].last().filter(|token| token.line == line);
         last.is_some_and(|token| !matches!(&*token.text, ";" | "," | "{" | "}" | "]"))
     }
 }
@@ -102,10 +92,7 @@ fn lex(text: &str) -> Vec<Token> {
         } else {
             let end = token_end(&chars, at);
             if !chars[at].is_whitespace() {
-                tokens.push(Token {
-                    text: chars[at..end].iter().collect(),
-                    line,
-                });
+                tokens.push(Token { text: chars[at..end].iter().collect(), line });
             }
             end
         };
@@ -117,11 +104,7 @@ fn lex(text: &str) -> Vec<Token> {
 
 fn token_end(chars: &[char], at: usize) -> usize {
     let word = chars[at..].iter().take_while(|c| is_word_char(**c)).count();
-    let mark = if chars[at..].starts_with(&[':', ':']) {
-        2
-    } else {
-        1
-    };
+    let mark = if chars[at..].starts_with(&[':', ':']) { 2 } else { 1 };
     at + if word > 0 { word } else { mark }
 }
 
@@ -185,15 +168,9 @@ fn test_items(tokens: &[Token]) -> Vec<Range<usize>> {
         }
         let end = closing(tokens, open);
         let words: Vec<&str> = (open..end).map(text).collect();
-        let negated = words
-            .windows(3)
-            .any(|window| window == ["not", "(", "test"]);
+        let negated = words.windows(3).any(|window| window == ["not", "(", "test"]);
         if words.contains(&"test") && !words.contains(&"any") && !negated {
-            items.push(if inner == 1 {
-                0..tokens.len()
-            } else {
-                start..item_end(tokens, end)
-            });
+            items.push(if inner == 1 { 0..tokens.len() } else { start..item_end(tokens, end) });
         }
     }
     items
@@ -276,10 +253,7 @@ fn unfold(
 ) -> usize {
     let text = |at: usize| tokens.get(at).map_or("", |token| &*token.text);
     let line = tokens[at.min(tokens.len() - 1)].line;
-    while tokens
-        .get(at)
-        .is_some_and(|token| token.is_word() || token.text == "*")
-    {
+    while tokens.get(at).is_some_and(|token| token.is_word() || token.text == "*") {
         path.push(text(at).to_owned());
         at += 1;
         if text(at) != "::" {
@@ -288,11 +262,7 @@ fn unfold(
         at += 1;
     }
     if text(at) != "{" || text(at - 1) != "::" {
-        found.push(Mention {
-            path,
-            line,
-            inline_mods,
-        });
+        found.push(Mention { path, line, inline_mods });
         return at;
     }
     while at < tokens.len() && text(at) != "}" {
@@ -323,16 +293,8 @@ i"###;
         let source = Source::new("src/a.rs", text);
         let shipped: Vec<usize> = (1..=10).filter(|line| !source.is_test(*line)).collect();
         assert_eq!(shipped, [1, 6, 7, 10]);
-        assert!(
-            Source::new("src/a.rs", "#![cfg(test)]\nfn b() {}\n")
-                .shipped()
-                .is_empty()
-        );
-        assert!(
-            Source::new("src/a/tests.rs", "fn b() {}\n")
-                .shipped()
-                .is_empty()
-        );
+        assert!(Source::new("src/a.rs", "#![cfg(test)]\nfn b() {}\n").shipped().is_empty());
+        assert!(Source::new("src/a/tests.rs", "fn b() {}\n").shipped().is_empty());
     }
 
     #[test]
@@ -340,21 +302,10 @@ i"###;
         let text = "use crate::{a, b::{self, c as d}, e::*};\nmod m { use super::super::f::{g}; }";
         let source = Source::new("src/a.rs", text);
         let found = mentions(&source.shipped(), &["crate", "super"]);
-        let paths: Vec<String> = found
-            .iter()
-            .map(|mention| mention.path.join("::"))
-            .collect();
-        let expected = [
-            "crate::a",
-            "crate::b::self",
-            "crate::b::c",
-            "crate::e::*",
-            "super::super::f::g",
-        ];
+        let paths: Vec<String> = found.iter().map(|mention| mention.path.join("::")).collect();
+        let expected =
+            ["crate::a", "crate::b::self", "crate::b::c", "crate::e::*", "super::super::f::g"];
         assert_eq!(paths, expected);
-        assert_eq!(
-            (found[0].inline_mods, found[4].inline_mods, found[4].line),
-            (0, 1, 2)
-        );
+        assert_eq!((found[0].inline_mods, found[4].inline_mods, found[4].line), (0, 1, 2));
     }
 }

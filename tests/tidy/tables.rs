@@ -43,21 +43,11 @@ pub const NEVER: &[(&str, &str)] = &[("recovery", "ring")];
 /// The one file that names the paths in [`SHIMMED`]; everybody else imports from it, so that the
 /// loom build swaps every atomic and every thread by swapping one file.
 pub const SHIM: &str = "src/sync.rs";
-pub const SHIMMED: &[&str] = &[
-    "std::sync",
-    "core::sync",
-    "alloc::sync",
-    "std::thread",
-    "loom",
-];
+pub const SHIMMED: &[&str] = &["std::sync", "core::sync", "alloc::sync", "std::thread", "loom"];
 
 /// The files that may say `unsafe`; a folder ends in `/`. A row that is no longer needed goes.
-pub const UNSAFE: &[&str] = &[
-    "src/region/",
-    "src/ring/reservation.rs",
-    "src/ring/append.rs",
-    "src/reader/record.rs",
-];
+pub const UNSAFE: &[&str] =
+    &["src/region/", "src/ring/reservation.rs", "src/ring/append.rs", "src/reader/record.rs"];
 
 /// The longest function, in lines from `fn` to the closing brace.
 pub const FUNCTION_LINES_MAX: usize = 70;

@@ -9,15 +9,9 @@ pub fn form(path: &str, text: &str, columns_max: usize) -> Vec<String> {
         let is_table = path.ends_with(".md") && line.trim_start().starts_with('|');
         let columns = line.chars().count();
         let faults = [
-            (
-                columns > columns_max && !is_table && !line.contains("://"),
-                "line too wide",
-            ),
+            (columns > columns_max && !is_table && !line.contains("://"), "line too wide"),
             (line.contains('\t'), "tab"),
-            (
-                line.ends_with(|c: char| c.is_whitespace()),
-                "blank at the end of the line",
-            ),
+            (line.ends_with(|c: char| c.is_whitespace()), "blank at the end of the line"),
         ];
         let found = faults.iter().filter(|(is_found, _)| *is_found);
         violations.extend(found.map(|(_, what)| format!("{path}:{}: {what}", at + 1)));
@@ -53,9 +47,7 @@ fn targets(line: &str) -> Vec<&str> {
     }
     let prose = line.split('`').step_by(2);
     let links = prose.flat_map(|text| text.split("](").skip(1));
-    links
-        .filter_map(|rest| rest.split([')', ' ']).next())
-        .collect()
+    links.filter_map(|rest| rest.split([')', ' ']).next()).collect()
 }
 
 #[cfg(test)]
@@ -67,20 +59,9 @@ mod tests {
         let judge = |path: &str, text: &str| form(path, text, 10).len();
         assert_eq!(judge("a.rs", "fn f() {}\n"), 0);
         assert_eq!(judge("a.rs", "fn long() {}\n"), 1, "too wide");
-        assert_eq!(
-            judge("a.sh", "if\n\ttrue \nfi"),
-            3,
-            "tab, blank, no newline"
-        );
-        assert_eq!(
-            judge("a.rs", "a\r\n\n"),
-            2,
-            "carriage return, empty last line"
-        );
-        assert_eq!(
-            judge("a.md", "| a long table |\nsee https://example.com\n"),
-            0
-        );
+        assert_eq!(judge("a.sh", "if\n\ttrue \nfi"), 3, "tab, blank, no newline");
+        assert_eq!(judge("a.rs", "a\r\n\n"), 2, "carriage return, empty last line");
+        assert_eq!(judge("a.md", "| a long table |\nsee https://example.com\n"), 0);
         assert_eq!(judge("a.rs", "| a long table |\n"), 1);
     }
 
@@ -91,10 +72,6 @@ mod tests {
                     ```\n[j](gone.md)\n```\n[k]: gone.md\n";
         let violations = links("docs/a.md", text, |target| target == "here.md");
         let lines: Vec<&str> = violations.iter().map(|found| &found[..11]).collect();
-        assert_eq!(
-            lines,
-            ["docs/a.md:1", "docs/a.md:1", "docs/a.md:6"],
-            "{violations:?}"
-        );
+        assert_eq!(lines, ["docs/a.md:1", "docs/a.md:1", "docs/a.md:6"], "{violations:?}");
     }
 }
