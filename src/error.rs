@@ -258,9 +258,6 @@ pub enum WaitError {
     /// A sync failed: what was not durable before it can no longer be promised.
     #[error("the log is poisoned, durability can no longer be promised until it is reopened: {0}")]
     Poisoned(SyncFailure),
-    /// The log was closed before the position became durable.
-    #[error("the log is closed")]
-    Closed,
 }
 
 /// A record could not be read.

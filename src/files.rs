@@ -150,20 +150,30 @@ pub(crate) fn writer_of(dir: &Path) -> Option<u32> {
     lock_holder(&file)
 }
 
-/// Makes the directory, if it is not there.
+/// Makes the directory, if it is not there, and makes sure that its name outlives a power loss.
 pub(crate) fn prepare_directory(dir: &Path) -> Result<(), PathError> {
-    if check_directory(dir)? {
-        return Ok(());
+    let absolute = std::path::absolute(dir).map_err(file_error("look at", dir))?;
+    let is_there = check_directory(dir)?;
+    // The directories that will hold a new name, or may hold one that was never synced.
+    let holders: Vec<&Path> = absolute
+        .ancestors()
+        .skip(1)
+        .scan(false, |done, holder| {
+            let last = std::mem::replace(done, holder.is_dir());
+            (!last).then_some(holder)
+        })
+        .collect();
+    if !is_there {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(file_error("create directory", dir))?;
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(file_error("create directory", dir))?;
-    match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-        Some(parent) => Ok(sync_directory(parent)?),
-        None => Ok(()),
+    for holder in holders {
+        sync_directory(holder)?;
     }
+    Ok(())
 }
 
 /// Writes the ring file of a new log: `header` at its start, zeros to its full length. The caller
@@ -190,8 +200,10 @@ pub(crate) fn create_ring(dir: &Path, header: &[u8], geometry: &Geometry) -> Res
         sync_directory(dir)
     };
     write().inspect_err(|_| {
-        // Best effort: a file left aside is invisible, and the next creation overwrites it.
+        // Best effort: a file left aside is invisible, and the next creation overwrites it. A ring
+        // whose name could not be synced is not left behind either.
         let _ = fs::remove_file(&aside);
+        let _ = fs::remove_file(&ring);
     })
 }
 

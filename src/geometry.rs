@@ -186,7 +186,8 @@ impl Geometry {
     }
 
     /// Where the record after a record that ends at `lsn` starts: `lsn` itself, or the first
-    /// record position of the next segment.
+    /// record position of the next segment. Watermarks are kept in this form, so that two that
+    /// mean the same are equal.
     pub(crate) fn normalize(&self, lsn: Lsn) -> Lsn {
         let (sequence, offset) = self.split(lsn);
         if offset < FIRST_RECORD {
@@ -224,10 +225,14 @@ impl Geometry {
     }
 
     /// The page-aligned file ranges that hold `[from, to)`, in log order, neighbours joined. At
-    /// most one lap.
+    /// most one lap. A range that ends where a segment's records start leaves that segment alone.
     pub(crate) fn file_ranges(&self, from: Lsn, to: Lsn) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut at = from;
+        let to = match self.split(to) {
+            (sequence, offset) if offset <= FIRST_RECORD => self.lsn(sequence, 0),
+            _ => to,
+        };
         while at < to {
             let (sequence, offset) = self.split(at);
             let end = to.min(self.lsn(sequence, 0) + self.segment_size());
@@ -295,8 +300,10 @@ mod tests {
         assert_eq!(within, [base..base + 4096]);
         let wrapped = geometry.file_ranges(geometry.lsn(2, 80), geometry.lsn(3, 96));
         assert_eq!(wrapped, [base + 2 * 8192..base + 3 * 8192, base..base + 4096]);
-        let joined = geometry.file_ranges(geometry.lsn(0, 64), geometry.lsn(2, 64));
+        let joined = geometry.file_ranges(geometry.lsn(0, 64), geometry.lsn(2, 80));
         assert_eq!(joined, [base..base + 2 * 8192 + 4096]);
+        let whole = geometry.file_ranges(geometry.lsn(0, 64), geometry.lsn(2, 64));
+        assert_eq!(whole, [base..base + 2 * 8192]);
         assert!(geometry.file_ranges(geometry.lsn(1, 64), geometry.lsn(1, 64)).is_empty());
     }
 }

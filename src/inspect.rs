@@ -202,7 +202,8 @@ impl Observer {
             }
             Position::At(lsn) => {
                 let (_, offset) = self.head.geometry.split(lsn);
-                if lsn.get() % 16 != 0 || offset < FIRST_RECORD {
+                let end = self.head.geometry.record_end();
+                if lsn.get() % 16 != 0 || !(FIRST_RECORD..=end).contains(&offset) {
                     return Err(ReadError::NotARecord { lsn });
                 }
                 lsn
@@ -420,7 +421,11 @@ impl Cursor {
 
     /// What lies at `at`; `Zero` if its segment is not there.
     fn examine(&mut self, at: Lsn) -> Result<Evidence, ReadError> {
-        let sequence = self.head.geometry.sequence(at);
+        let (sequence, offset) = self.head.geometry.split(at);
+        if offset >= self.head.geometry.record_end() {
+            // The very last segment that a log can have.
+            return Ok(Evidence::Zero);
+        }
         let same = self.entered.filter(|(entered, _)| *entered == sequence);
         if same.is_none() || !self.header_verified {
             let came_with = same.map_or(self.epoch, |(_, epoch)| epoch);
@@ -473,7 +478,7 @@ impl Cursor {
             let oldest = geometry.normalize(checkpoint.trimmed);
             return Err(ReadError::Overwritten { lsn: at, oldest });
         }
-        if began && checkpoint.epoch_start < self.at {
+        if began && geometry.normalize(checkpoint.epoch_start) < at {
             let Checkpoint { epoch, epoch_start, .. } = checkpoint;
             return Err(ReadError::Cut { lsn: at, at: epoch_start, epoch });
         }
@@ -482,6 +487,10 @@ impl Cursor {
             return self.step();
         }
         if at < self.proven.max(checkpoint.durable) {
+            // It may have been committed, and made durable, after we looked.
+            if let Evidence::Valid { .. } = self.examine(at)? {
+                return self.step();
+            }
             return Err(ReadError::Damaged {
                 lsn: at,
                 file_offset: geometry.file_offset(at),
@@ -496,7 +505,10 @@ impl Cursor {
         let geometry = self.head.geometry;
         let oldest = geometry.normalize(self.checkpoint.trimmed);
         let target = geometry.normalize(lsn);
-        self.at = geometry.first_record(geometry.sequence(target)).max(oldest);
+        // That a segment's first record comes next is known from the one before.
+        let (sequence, offset) = geometry.split(target);
+        let from = if offset == FIRST_RECORD { sequence.saturating_sub(1) } else { sequence };
+        self.at = geometry.first_record(from).max(oldest);
         while geometry.normalize(self.at) < target {
             // A step passes the log's own records, and returns one that may lie beyond.
             match self.step()? {

@@ -20,6 +20,8 @@ mod region;
 mod ring;
 mod segments;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod wal;
 

@@ -35,6 +35,14 @@ pub enum OnFull {
     Overwrite,
 }
 
+/// Longer times mean "never" and are cut to this: a year, which added to a clock does not overflow.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// `time`, or a year if that is shorter.
+const fn at_most_a_year(time: Duration) -> Duration {
+    if time.as_secs() >= TIME_MAX.as_secs() { TIME_MAX } else { time }
+}
+
 /// How a log is to be run, from this open to its close.
 ///
 /// # Example
@@ -74,10 +82,13 @@ impl Options {
 
     /// When committed records become durable without being asked to. Default: on demand.
     ///
-    /// An interval below 100 µs counts as 100 µs.
+    /// An interval below 100 µs counts as 100 µs, one above a year as a year.
     #[must_use]
     pub const fn durability(mut self, durability: Durability) -> Options {
-        self.durability = durability;
+        self.durability = match durability {
+            Durability::Interval(interval) => Durability::Interval(at_most_a_year(interval)),
+            other => other,
+        };
         self
     }
 
@@ -89,10 +100,11 @@ impl Options {
     }
 
     /// How long a wait without a deadline (for durability, for space, for the close) tolerates one
-    /// and the same open reservation in its way before it ends with `HeldBack`. Default: 10 s.
+    /// and the same open reservation in its way before it ends with `HeldBack`. Default: 10 s. More
+    /// than a year counts as a year.
     #[must_use]
     pub const fn hole_age_max(mut self, age: Duration) -> Options {
-        self.hole_age_max = age;
+        self.hole_age_max = at_most_a_year(age);
         self
     }
 }

@@ -6,7 +6,7 @@
 
 #[cfg(not(wal_loom))]
 mod imp {
-    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence};
     pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub use std::thread::{JoinHandle, Thread, current};
 
@@ -82,6 +82,9 @@ mod imp {
         }
     }
 
+    /// Loom runs what is written, in order: nothing to keep a compiler from.
+    pub fn compiler_fence(_order: Ordering) {}
+
     /// Loom has no time: a timed park is a park that may return at once.
     pub fn park_timeout(_timeout: std::time::Duration) {
         loom::thread::yield_now();
@@ -107,6 +110,15 @@ mod imp {
 
 pub use crossbeam_utils::{Backoff, CachePadded};
 pub use imp::*;
+
+/// As [`lock`], without waiting.
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(std::sync::TryLockError::WouldBlock) => None,
+    }
+}
 
 /// Waits on `condvar`.
 pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {

@@ -203,7 +203,8 @@ impl Wal {
     /// # Errors
     ///
     /// [`AppendError::Full`] if there is no prepared space at the moment, whatever the
-    /// [`OnFull`] policy.
+    /// [`OnFull`] policy. A claim that did not fit in the active segment has sealed it: records
+    /// do not straddle segments, and a smaller one does not go where a larger one did not.
     #[inline]
     pub fn try_reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
         let claim_len = self.claim_len(len)?;
@@ -451,6 +452,7 @@ impl Wal {
         }
         let end = self.ring.freeze(CLOSED, None);
         let result = self.finish(end);
+        self.ring.finish();
         self.janitor.stop();
         self.durable.stop_flusher();
         for thread in lock(&self.threads).drain(..) {
@@ -460,6 +462,17 @@ impl Wal {
         let result = result.and_then(|()| self.leave_clean_mark(end));
         *closed = Some(result.clone());
         result
+    }
+
+    /// The process dies here: no close, no mark. Its threads end where they stand.
+    #[cfg(test)]
+    pub(crate) fn die(self) {
+        self.janitor.stop();
+        self.durable.stop_flusher();
+        for thread in lock(&self.threads).drain(..) {
+            thread.join().expect("no background thread panics");
+        }
+        *lock(&self.closed) = Some(Ok(()));
     }
 
     fn finish(&self, end: Lsn) -> Result<(), CloseError> {
@@ -510,20 +523,21 @@ impl Wal {
     ) -> Result<Granted, AppendError> {
         let start = Instant::now();
         let result = loop {
+            // In this order: a segment that became free after the look is found by the claim.
             let progress = self.janitor.can_progress();
+            let waiter = self.ring.space_waiters.register(0);
+            if refusal == Refusal::Full {
+                match self.ring.try_grant(len) {
+                    Ok(granted) => break Ok(granted),
+                    Err(again) => refusal = again,
+                }
+            }
             if refusal != Refusal::Full || (self.options.on_full == OnFull::Fail && !progress) {
                 break Err(self.append_error(refusal));
-            }
-            let waiter = self.ring.space_waiters.register(0);
-            // Announced; now look again.
-            match self.ring.try_grant(len) {
-                Ok(granted) => break Ok(granted),
-                Err(again) => refusal = again,
             }
             if let Err(error) = self.check_patience(deadline) {
                 break Err(error);
             }
-            self.ring.janitor_bell.ring();
             let nap = if progress { SPACE_NAP } else { self.options.hole_age_max };
             let until = Instant::now() + nap;
             waiter.park_until(deadline.map_or(until, |deadline| deadline.min(until)));

@@ -26,7 +26,9 @@ use crate::region::Syncer;
 use crate::ring::{POISONED, Ring};
 use crate::segments::slots::persist;
 use crate::segments::{Janitor, SlotWriter};
-use crate::sync::{self, Arc, Atomic, AtomicBool, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{
+    self, Arc, Atomic, AtomicBool, Mutex, MutexGuard, Ordering, fence, lock, try_lock,
+};
 use crate::wait::WaitList;
 
 /// The first look behind a hole comes after this time, later ones less and less often.
@@ -86,6 +88,11 @@ impl Durable {
     /// Waits until `durable` has reached `goal`, at the latest until `deadline`; without one, as
     /// long as no hole in the way is older than the options tolerate.
     pub(crate) fn wait(&self, goal: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
+        // Whoever gives up may have been chosen to lead just before.
+        self.wait_or_give_up(goal, deadline).inspect_err(|_| self.hand_over())
+    }
+
+    fn wait_or_give_up(&self, goal: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
         let mut nap = HOLE_NAP;
         loop {
             if self.ring.durable() >= goal {
@@ -94,9 +101,9 @@ impl Durable {
             if let Some(failure) = self.ring.failure() {
                 return Err(WaitError::Poisoned(failure));
             }
-            let led = match self.flush.try_lock() {
-                Ok(flush) => Some(self.lead(flush)?),
-                Err(_) => None,
+            let led = match try_lock(&self.flush) {
+                Some(flush) => Some(self.lead(flush)?),
+                None => None,
             };
             if led.is_none() {
                 self.follow(goal, deadline);
@@ -141,18 +148,14 @@ impl Durable {
     fn follow(&self, goal: Lsn, deadline: Option<Instant>) {
         let until = deadline.unwrap_or_else(|| Instant::now() + self.options.hole_age_max);
         let waiter = self.waiters.register(goal.get());
-        if self.ring.durable() >= goal || self.ring.is_frozen() {
+        if self.ring.durable() >= goal || self.ring.failure().is_some() {
             return;
         }
-        if self.flush.try_lock().is_ok() {
+        if try_lock(&self.flush).is_some() {
             // Free in the meantime: the next round leads.
             return;
         }
-        if !waiter.park_until(until) {
-            drop(waiter);
-            // We may have been chosen to lead just now, and are about to give up instead.
-            self.hand_over();
-        }
+        waiter.park_until(until);
     }
 
     /// Ends a wait that has lasted too long, with the reason.
@@ -195,9 +198,14 @@ impl Durable {
         }
         let start = Instant::now();
         let mut bytes = 0;
-        // Without a promise of durability, trim may have passed `durable`.
-        let from = durable.max(self.ring.trimmed());
-        for range in self.ring.geometry().file_ranges(from, target) {
+        let geometry = self.ring.geometry();
+        // Without a promise of durability, trim may have passed `durable`: then the header of the
+        // first retained segment has not been synced either.
+        let from = match self.ring.trimmed() {
+            trimmed if trimmed > durable => geometry.lsn(geometry.sequence(trimmed), 0),
+            _ => durable,
+        };
+        for range in geometry.file_ranges(from, target) {
             bytes += range.end - range.start;
             if let Err(failure) = persist(&mut flush.syncer, range) {
                 self.poison(failure.clone());
@@ -217,20 +225,15 @@ impl Durable {
     /// The end of the last segment that is published whole.
     fn sealed(&self, published: Lsn) -> Lsn {
         let geometry = self.ring.geometry();
-        let sequence = geometry.sequence(geometry.normalize(published));
-        match sequence.checked_sub(1) {
-            Some(last) => geometry.lsn(last, geometry.record_end()),
-            None => Lsn::ZERO,
-        }
+        geometry.first_record(geometry.sequence(published))
     }
 
     fn after_sync(&self, target: Lsn, goal: FlushGoal) {
         if goal == FlushGoal::Published {
             // The sync has write-protected the page that the writers stand on: take its fault now.
             let geometry = self.ring.geometry();
-            let tail = geometry.normalize(target);
-            if u64::from(geometry.sequence(tail)) < self.ring.prepared() {
-                let page = geometry.file_offset(tail) / PAGE_SIZE * PAGE_SIZE;
+            if u64::from(geometry.sequence(target)) < self.ring.prepared() {
+                let page = geometry.file_offset(target) / PAGE_SIZE * PAGE_SIZE;
                 self.ring.region().backing().prefault(page..page + PAGE_SIZE);
             }
         }
@@ -239,6 +242,8 @@ impl Durable {
             self.evidence_end.store(end, Ordering::Release);
         }
         self.janitor.durable_advanced();
+        // Pairs with the fence in `nap`: either it sees the new `durable`, or we see the flag.
+        fence(Ordering::SeqCst);
         // Acquire-release: the one who takes the flag rings.
         if self.flusher_idle.swap(false, Ordering::AcqRel) {
             self.ring.flusher_bell.ring();
@@ -247,8 +252,8 @@ impl Durable {
 
     /// Rule 3.
     pub(crate) fn poison(&self, failure: SyncFailure) {
-        self.ring.freeze(POISONED, Some(failure));
-        self.slots.mark_poisoned();
+        self.ring.freeze(POISONED, Some(failure.clone()));
+        self.slots.mark_poisoned(failure);
         self.waiters.wake_all();
         self.ring.janitor_bell.ring();
         self.ring.flusher_bell.ring();

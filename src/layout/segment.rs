@@ -119,20 +119,21 @@ mod tests {
     fn judges_what_it_finds() {
         let id = [5; 16];
         let base = Lsn::new(7 * 8192);
-        let header = SegmentHeader { sequence: 7, base, epoch: 3, prepared_unix_ms: 11 };
+        // The sequence word is 7, so that no single bit makes it zero.
+        let header = SegmentHeader { sequence: 6, base, epoch: 3, prepared_unix_ms: 11 };
         let bytes = header.encode(&id);
         let verify = |bytes: &[u8], sequence| SegmentHeader::verify(bytes, &id, sequence, base);
-        assert_eq!(verify(&bytes, 7), SegmentHeaderEvidence::Expected(header));
-        assert_eq!(verify(&bytes, 8), SegmentHeaderEvidence::Older(header));
-        assert_eq!(verify(&bytes, 6), SegmentHeaderEvidence::Newer(header));
+        assert_eq!(verify(&bytes, 6), SegmentHeaderEvidence::Expected(header));
+        assert_eq!(verify(&bytes, 7), SegmentHeaderEvidence::Older(header));
+        assert_eq!(verify(&bytes, 5), SegmentHeaderEvidence::Newer(header));
         assert_eq!(verify(&[0; 64], 7), SegmentHeaderEvidence::Zero);
         assert_eq!(verify(&bytes[..10], 7), SegmentHeaderEvidence::Garbage);
-        let other = SegmentHeader::verify(&bytes, &[6; 16], 7, base);
+        let other = SegmentHeader::verify(&bytes, &[6; 16], 6, base);
         assert_eq!(other, SegmentHeaderEvidence::Garbage);
         for bit in 0..512 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(verify(&damaged, 7), SegmentHeaderEvidence::Garbage, "bit {bit}");
+            assert_eq!(verify(&damaged, 6), SegmentHeaderEvidence::Garbage, "bit {bit}");
         }
     }
 }

@@ -58,13 +58,27 @@ pub(crate) fn get(ring: &Ring, lsn: Lsn) -> Result<PinnedRecord<'_>, ReadError> 
         record::locate_published(ring, &pin, lsn, epoch, end).filter(|located| located.verified);
     let located = match located {
         Some(located) => located,
-        // Another epoch's record, no record, or a damaged one.
-        None => locate_at_boundary(ring, &pin, lsn)?,
+        None => get_of_any_epoch(ring, &pin, lsn, end)?,
     };
     if located.tag.kind() != Some(RecordKind::Data) {
         return Err(ReadError::NotARecord { lsn });
     }
     Ok(PinnedRecord::new(ring, pin, located))
+}
+
+/// The record at `lsn`, if it is not of the current epoch; else the reason why it is none.
+fn get_of_any_epoch(
+    ring: &Ring,
+    pin: &Pin<'_>,
+    lsn: Lsn,
+    published: Lsn,
+) -> Result<Located, ReadError> {
+    let epoch = segment_epoch(ring, pin, ring.geometry().sequence(lsn))?;
+    let located = record::locate_published(ring, pin, lsn, epoch, published);
+    match located.filter(|located| located.verified) {
+        Some(located) => Ok(located),
+        None => locate_at_boundary(ring, pin, lsn),
+    }
 }
 
 /// The record at `lsn`, which is pinned and published, found by walking from its segment's start:
@@ -124,7 +138,7 @@ pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<(), ReadError> {
     }
     let pin = pin(ring, lsn)?;
     let end = ring.publish();
-    if lsn == end || lsn == geometry.normalize(end) || lsn == ring.trimmed() {
+    if geometry.normalize(lsn) == end || geometry.normalize(lsn) == ring.trimmed() {
         return Ok(());
     }
     if lsn > end {
@@ -263,6 +277,8 @@ impl<'w> Reader<'w> {
                         return Ok(None);
                     }
                     self.pin.advance(at);
+                    // Where the last record ended may have been the segment's end.
+                    self.at = at;
                     segment_epoch(self.ring, &self.pin, sequence)?
                 }
             };
@@ -281,7 +297,14 @@ impl<'w> Reader<'w> {
         }
     }
 
-    fn at_end_of_frozen(&self) -> bool {
-        self.ring.is_frozen() && self.at >= self.ring.reserved()
+    /// Can nothing more come than what is there now?
+    fn has_ended(&self) -> bool {
+        if !self.ring.is_frozen() {
+            return false;
+        }
+        let at = self.ring.geometry().normalize(self.at);
+        at >= self.ring.reserved()
+            || self.ring.is_finished()
+            || (self.durable_only && self.ring.failure().is_some())
     }
 }

@@ -12,7 +12,7 @@ use crate::lsn::Lsn;
 use crate::ring::Ring;
 use crate::sync::Backoff;
 
-/// While older claims are open, or only a sync can bring news, a reader looks this often.
+/// While older claims are open, or the log is being closed, a reader looks this often.
 const OPEN_CLAIM_NAP: Duration = Duration::from_millis(1);
 
 /// Reads records in order and waits for more. See [`Wal::tail`](crate::Wal::tail).
@@ -47,12 +47,12 @@ impl<'w> Tail<'w> {
         let deadline = Instant::now().checked_add(timeout);
         let backoff = Backoff::new();
         loop {
-            // Frozen before the look: what was committed by then is seen by it.
-            let ended = self.reader.ring.is_frozen();
+            // Before the look: what was committed by then is seen by it.
+            let ended = self.reader.has_ended();
             if let Some(located) = self.reader.step()? {
                 return Ok(Some(Record::new(self.reader.ring, &self.reader.pin, located)));
             }
-            if ended && self.reader.at_end_of_frozen() {
+            if ended {
                 return Err(ReadError::Closed);
             }
             let now = Instant::now();
@@ -77,7 +77,7 @@ impl<'w> Tail<'w> {
             return;
         }
         let waits_for_sync = self.reader.durable_only && at >= ring.durable();
-        let until = if ring.geometry().normalize(reserved) > at && !waits_for_sync {
+        let until = if ring.is_frozen() || (reserved > at && !waits_for_sync) {
             deadline.min(Instant::now() + OPEN_CLAIM_NAP)
         } else {
             deadline
@@ -90,9 +90,6 @@ impl Reader<'_> {
     /// Is there a committed record to show at `at`, or an end to report?
     fn has_news(&self, at: Lsn) -> bool {
         use crate::layout::record::WordState;
-        if self.ring.is_frozen() {
-            return true;
-        }
         if self.durable_only {
             return at < self.ring.durable();
         }

@@ -47,14 +47,16 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Corrupt(Corruption),
-    Read(std::io::Error),
+    /// The system refused an operation.
+    System(&'static str, std::io::Error),
     Sync(crate::error::SyncFailure),
     Exhausted,
 }
 
 impl From<std::io::Error> for Refusal {
+    /// Nearly all that recovery asks of the system is to read.
     fn from(error: std::io::Error) -> Refusal {
-        Refusal::Read(error)
+        Refusal::System("read", error)
     }
 }
 
@@ -148,7 +150,7 @@ pub(crate) fn refusal_error(path: &std::path::Path, refusal: Refusal) -> OpenErr
     let path = path.to_owned();
     match refusal {
         Refusal::Corrupt(damage) => OpenError::Corrupt { path, damage },
-        Refusal::Read(source) => FileError { operation: "read", path, source }.into(),
+        Refusal::System(operation, source) => FileError { operation, path, source }.into(),
         Refusal::Sync(failure) => {
             let source = std::io::Error::other(failure);
             FileError { operation: "sync", path, source }.into()

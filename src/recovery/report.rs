@@ -79,7 +79,7 @@ pub struct RecoveryReport {
     pub cut_records: u64,
     /// Their payload, in bytes.
     pub cut_payload_bytes: u64,
-    /// How long it took, scan, writes and syncs.
+    /// How long it took: the scan, and the sync of what was kept.
     pub duration: Duration,
 }
 

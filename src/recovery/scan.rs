@@ -71,7 +71,7 @@ pub(crate) fn survey(read: ReadAt<'_>, head: &Head, boot: Boot) -> Result<Plan, 
         epoch: 0,
         first: true,
         newest: checkpoint.epoch,
-        newest_start: checkpoint.epoch_start,
+        newest_start: head.geometry.normalize(checkpoint.epoch_start),
     };
     let plan = Plan {
         cut: start,
@@ -81,7 +81,7 @@ pub(crate) fn survey(read: ReadAt<'_>, head: &Head, boot: Boot) -> Result<Plan, 
         holes: Vec::new(),
         last_epoch: 0,
         epoch_max: checkpoint.epoch,
-        proven: checkpoint.durable,
+        proven: head.geometry.normalize(checkpoint.durable),
         same_boot: boot.same_as(&checkpoint.boot) && !checkpoint.poisoned,
         records: 0,
         payload_bytes: 0,
@@ -105,7 +105,7 @@ impl Walk<'_> {
                 self.plan.end_reason = "the end of a full ring";
                 return Ok(());
             }
-            if self.ends_cleanly(self.plan.cut) && at != start {
+            if at != start && self.ends_cleanly(at) {
                 return Ok(());
             }
             if !self.enter_segment(sequence, at)? {
@@ -134,12 +134,12 @@ impl Walk<'_> {
 
     /// Judges the segment's header; false if the log ends before it.
     fn enter_segment(&mut self, sequence: u32, at: Lsn) -> Result<bool, Refusal> {
-        let base = self.geometry.lsn(sequence, 0);
         let rule = self.rule;
         let state = match self.window.segment_header(sequence)? {
             SegmentHeaderEvidence::Expected(header) => {
+                let first = self.geometry.first_record(sequence);
                 let stale = header.epoch < rule.epoch
-                    || (base >= rule.newest_start && header.epoch < rule.newest);
+                    || (first >= rule.newest_start && header.epoch < rule.newest);
                 self.plan.epoch_max = self.plan.epoch_max.max(header.epoch);
                 if !stale {
                     self.rule.epoch = header.epoch;

@@ -32,8 +32,6 @@ struct State {
     cleaned: Vec<u8>,
     redirtied: BTreeSet<usize>,
     fault: Option<Fault>,
-    /// Page ranges synced so far, in order: what order tests look at.
-    syncs: Vec<Range<u64>>,
 }
 
 /// See the module documentation.
@@ -58,7 +56,6 @@ impl Simulated {
             disk: image,
             redirtied: BTreeSet::new(),
             fault: None,
-            syncs: Vec::new(),
         };
         Arc::new(Simulated { map, state: Arc::new(Mutex::new(state)) })
     }
@@ -84,10 +81,6 @@ impl Simulated {
 
     pub(crate) fn inject(&self, fault: Fault) {
         lock(&self.state).fault = Some(fault);
-    }
-
-    pub(crate) fn syncs(&self) -> Vec<Range<u64>> {
-        lock(&self.state).syncs.clone()
     }
 
     fn page_cache(&self, range: Range<usize>) -> &[u8] {
@@ -165,7 +158,6 @@ impl Persist for SimulatedSync {
         if failed {
             return Err(io::Error::other("injected: the device reports a write error"));
         }
-        state.syncs.push(range);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::layout::{CommitWord, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::region::Space;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, compiler_fence};
 
 /// The tail before a claim that succeeded: proof that its bytes are the holder's. Not `Clone`. It
 /// travels in a register where a [`Claim`] would go through memory.
@@ -213,6 +213,8 @@ impl Ring {
             let tail = self.tail.load();
             if tail.sequence() == sequence && !tail.is_frozen() {
                 count(&self.counters.full_hits, 1);
+                // It may have been blocked by something that has passed since without a word.
+                self.janitor_bell.ring();
                 return Err(Refusal::Full);
             }
             return Ok(());
@@ -240,6 +242,9 @@ impl Ring {
         // Relaxed: as in `mark_claimed`.
         let mark = CommitWord::claimed(prepared.record_len).bits();
         space.commit_word().store(mark, Ordering::Relaxed);
+        // The mark goes first in program order, so that whoever finds no mark after our death
+        // knows that nothing was written. Costs nothing: it only keeps the compiler from moving it.
+        compiler_fence(Ordering::Release);
         let mut at = 0;
         for part in parts {
             // SAFETY: `claim` is the only right to these bytes (the tail's modification order gave
@@ -280,6 +285,8 @@ impl Ring {
         let mark = CommitWord::claimed(record_len).bits();
         // Relaxed: it hands over nothing; the line is about to be written anyway.
         self.region.word(claim.offset).store(mark, Ordering::Relaxed);
+        // As in `commit_parts`.
+        compiler_fence(Ordering::Release);
     }
 
     /// Commits a claim as filler. Its payload means nothing.
@@ -357,6 +364,6 @@ impl Ring {
         let record_len = RECORD_HEADER_LEN as u32;
         let checksum = self.seed.start(tag.bits(), record_len);
         let lsn = self.commit(claim, Prepared { tag, record_len, checksum });
-        Some(lsn + RECORD_HEADER_LEN as u64)
+        Some(self.geometry.normalize(lsn + RECORD_HEADER_LEN as u64))
     }
 }

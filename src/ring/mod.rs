@@ -68,7 +68,9 @@ pub(crate) struct StartPositions {
     pub(crate) prepared: u64,
 }
 
-/// A consistent look at the watermarks, in bytes. Each is at most the next one.
+/// A consistent look at the watermarks, in bytes. Each is at most the next one (but `trimmed` may
+/// pass `durable` in a log that promises no durability). The end of a segment's records and the
+/// first record position of the next segment are one position, given as the latter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     /// Everything below has been released.
@@ -103,6 +105,7 @@ pub(crate) struct Ring {
     /// The oldest open reservation that a walk met, and when it was first met.
     hole: Mutex<Option<(Lsn, Instant)>>,
     flusher_asleep: AtomicBool,
+    finished: AtomicBool,
     pub(crate) space_waiters: WaitList,
     pub(crate) tail_readers: WaitList,
     pub(crate) janitor_bell: Doorbell,
@@ -133,6 +136,7 @@ impl Ring {
         start: StartPositions,
     ) -> Ring {
         let (sequence, offset) = geometry.split(start.end);
+        let end = geometry.normalize(start.end);
         Ring {
             tail: CachePadded::new(TailWord::new(Tail::new(sequence, offset))),
             seed: Seed::new(&identity.log_id, identity.epoch),
@@ -142,13 +146,14 @@ impl Ring {
             geometry,
             identity,
             prepared: CachePadded::new(AtomicU64::new(start.prepared)),
-            published: CachePadded::new(Atomic::new(start.end)),
-            durable: CachePadded::new(Atomic::new(start.end)),
-            trimmed: CachePadded::new(Atomic::new(start.trimmed)),
+            published: CachePadded::new(Atomic::new(end)),
+            durable: CachePadded::new(Atomic::new(end)),
+            trimmed: CachePadded::new(Atomic::new(geometry.normalize(start.trimmed))),
             pins: Pins::new(),
             frozen: Mutex::new(Frozen::default()),
             hole: Mutex::new(None),
             flusher_asleep: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             space_waiters: WaitList::new(),
             tail_readers: WaitList::new(),
             janitor_bell: Doorbell::new(),
@@ -185,7 +190,7 @@ impl Ring {
             durable: self.durable(),
             published: self.published(),
             reserved: self.reserved(),
-            writable: Lsn::new(self.prepared() * self.geometry.segment_size()),
+            writable: self.writable(),
         }
     }
 
@@ -202,6 +207,12 @@ impl Ring {
     pub(crate) fn published(&self) -> Lsn {
         // Acquire: everything below is committed for whoever sees it.
         self.published.load(Ordering::Acquire)
+    }
+
+    /// The end of what is prepared.
+    fn writable(&self) -> Lsn {
+        let last = (self.prepared() - 1) as u32;
+        self.geometry.normalize(self.geometry.lsn(last, self.geometry.record_end()))
     }
 
     /// Segments below this sequence are prepared.
@@ -225,7 +236,21 @@ impl Ring {
     }
 
     fn position(&self, tail: Tail) -> Lsn {
-        self.geometry.lsn(tail.sequence(), tail.offset().min(self.geometry.record_end()))
+        let offset = tail.offset().min(self.geometry.record_end());
+        self.geometry.normalize(self.geometry.lsn(tail.sequence(), offset))
+    }
+
+    /// Nothing more will be committed or become durable: the close has ended, or a sync failed.
+    pub(crate) fn finish(&self) {
+        // Release: a reader that sees it sees all that came before.
+        self.finished.store(true, Ordering::Release);
+        self.tail_readers.wake_all();
+    }
+
+    /// Has the close ended?
+    pub(crate) fn is_finished(&self) -> bool {
+        // Acquire: pairs with `finish`.
+        self.finished.load(Ordering::Acquire)
     }
 
     /// Stops all claims; returns the end of what was claimed before.
@@ -263,7 +288,7 @@ impl Ring {
         if lsn < self.trimmed() { Err(PinRefusal::Trimmed) } else { Ok(pin) }
     }
 
-    /// One more pin, on `lsn`, which `held` covers: it needs no re-check.
+    /// One more pin, on `lsn`, which `held` covers: it needs no re-check (rule 5 of `pins`).
     pub(crate) fn pin_again<'a>(&'a self, held: &Pin<'_>, lsn: Lsn) -> Option<Pin<'a>> {
         debug_assert!(std::ptr::eq(held.ring, self));
         self.pins.try_pin(lsn, false).map(|slot| Pin { ring: self, slot })
@@ -311,7 +336,7 @@ impl Ring {
     /// The oldest open reservation that holds back publication, and since when it was seen to.
     pub(crate) fn hole(&self) -> Option<(Lsn, Duration)> {
         self.publish();
-        let at = self.geometry.normalize(self.published());
+        let at = self.published();
         let mut hole = lock(&self.hole);
         if at >= self.reserved() {
             *hole = None;
@@ -362,8 +387,7 @@ pub(crate) struct Pin<'a> {
 impl Pin<'_> {
     /// Lets go of what lies below `lsn`.
     pub(crate) fn advance(&self, lsn: Lsn) {
-        self.ring.pins.advance(self.slot, lsn);
-        if self.ring.pins.janitor_held.load(Ordering::Relaxed) {
+        if self.ring.pins.advance(self.slot, lsn) {
             self.ring.janitor_bell.ring();
         }
     }

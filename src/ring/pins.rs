@@ -10,6 +10,10 @@
 //!    what it then zeroes was read before.
 //! 4. The race that looks fatal: a pin moves forward just while the janitor looks. It sees the old
 //!    or the new value, both of which cover everything that the reader still holds.
+//! 5. The race that is fatal to a single look: a reader gives a record a pin of its own in a slot
+//!    that the janitor has passed (free), then moves its own pin forward before the janitor comes
+//!    to that. So the janitor looks twice: if the first look saw the moved pin, it acquired the
+//!    store to the other slot, and the second look finds it.
 
 use crate::lsn::Lsn;
 use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering, fence};
@@ -49,21 +53,26 @@ impl Pins {
         let eligible = if own { 0..self.slots.len() } else { PINS_OWN..self.slots.len() };
         let index = eligible.into_iter().find(|index| {
             let slot = &self.slots[*index];
-            // Relaxed: the fence below orders the store; a failure hands over nothing.
+            // Relaxed look: only a hint. Acquire on success: what the slot's last owner read is
+            // ordered before our own release of it, and so before the janitor's next zeroing.
             slot.load(Ordering::Relaxed) == FREE
-                && slot.compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                && slot.compare_exchange(FREE, value, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         // Rule 2, the reader's half.
         fence(Ordering::SeqCst);
         Some(PinSlot(index))
     }
 
-    /// Moves a pin forward to `lsn`.
-    pub(crate) fn advance(&self, slot: PinSlot, lsn: Lsn) {
+    /// Moves a pin forward to `lsn`. True: the janitor waits for it and must be rung.
+    #[must_use]
+    pub(crate) fn advance(&self, slot: PinSlot, lsn: Lsn) -> bool {
         let value = lsn.get() | 1;
         debug_assert!(value >= self.slots[slot.0].load(Ordering::Relaxed), "pins only advance");
         // Release: rule 3.
         self.slots[slot.0].store(value, Ordering::Release);
+        // As in `unpin`.
+        fence(Ordering::SeqCst);
+        self.janitor_held.load(Ordering::Relaxed)
     }
 
     /// Gives a slot back. True: the janitor waits for it and must be rung.
@@ -84,7 +93,8 @@ impl Pins {
         fence(Ordering::SeqCst);
         self.slots
             .iter()
-            // Acquire: rule 3.
+            .chain(&self.slots)
+            // Acquire: rules 3 and 5.
             .map(|slot| slot.load(Ordering::Acquire))
             .filter(|value| *value != FREE)
             .min()
@@ -103,7 +113,7 @@ mod tests {
         let low = pins.try_pin(Lsn::new(64), false).expect("a slot is free");
         let high = pins.try_pin(Lsn::new(4096), false).expect("a slot is free");
         assert_eq!(pins.floor(), Some(Lsn::new(64)));
-        pins.advance(low, Lsn::new(8192));
+        assert!(!pins.advance(low, Lsn::new(8192)));
         assert_eq!(pins.floor(), Some(Lsn::new(4096)));
         assert!(!pins.unpin(high));
         assert_eq!(pins.floor(), Some(Lsn::new(8192)));

@@ -60,8 +60,9 @@ impl Ring {
         let end = self.geometry.record_end();
         let mut walk = Walk { end: start, records: 0, more: false };
         loop {
-            let (sequence, mut offset) = self.geometry.split(self.geometry.normalize(walk.end));
-            if u64::from(sequence) >= self.prepared() {
+            let (sequence, mut offset) = self.geometry.split(walk.end);
+            // At the very last segment's end there is no next one.
+            if u64::from(sequence) >= self.prepared() || offset >= end {
                 return walk;
             }
             let base = self.geometry.segment_offset(sequence);
@@ -80,7 +81,7 @@ impl Ring {
                 let tag = Tag::from_bits(self.region.word(at + 8).load(Ordering::Relaxed));
                 walk.records += u64::from(tag.kind() == Some(RecordKind::Data));
                 offset += aligned_len(len);
-                walk.end = self.geometry.lsn(sequence, offset);
+                walk.end = self.geometry.normalize(self.geometry.lsn(sequence, offset));
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::options::{Durability, OnFull, Options};
 use crate::ring::Ring;
 use crate::segments::prepare::prepare_segment;
 use crate::segments::slots::SlotWriter;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 
 /// How many bytes of prepared segments are kept in front of the producers, if the ring allows.
 const AHEAD_BYTES: u64 = 64 << 20;
@@ -29,6 +29,8 @@ pub(crate) struct Janitor {
     /// It cannot go on before `durable` advances: whoever advances it rings.
     awaits_durable: AtomicBool,
     stop: AtomicBool,
+    /// One trim at a time: the slot and the watermark move together.
+    trim: Mutex<()>,
 }
 
 /// What keeps the next segment from being prepared.
@@ -57,6 +59,7 @@ impl Janitor {
             requested,
             awaits_durable: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            trim: Mutex::new(()),
         }
     }
 
@@ -83,6 +86,9 @@ impl Janitor {
     pub(crate) fn request(&self, lsn: Lsn) {
         // Release: pairs with the acquire in `allowed`.
         self.requested.fetch_max(lsn.get(), Ordering::Release);
+        // Pairs with the fence in `step`: either we see that segments are short, or the janitor,
+        // which is rung when one is sealed, sees the request.
+        fence(Ordering::SeqCst);
         if self.shortage() {
             self.ring.janitor_bell.ring();
         }
@@ -134,8 +140,8 @@ impl Janitor {
 
     /// Prepares segments until there are enough, or something is in the way.
     fn pass(&self) -> Result<(), SyncFailure> {
-        while self.step()? == Step::Prepared {
-            if self.stop.load(Ordering::Acquire) {
+        while !self.stop.load(Ordering::Acquire) && self.ring.failure().is_none() {
+            if self.step()? != Step::Prepared {
                 break;
             }
         }
@@ -143,6 +149,7 @@ impl Janitor {
     }
 
     fn step(&self) -> Result<Step, SyncFailure> {
+        fence(Ordering::SeqCst);
         let sequence = self.ring.prepared();
         if !self.shortage() || sequence > u64::from(u32::MAX) {
             return Ok(Step::Enough);
@@ -172,7 +179,8 @@ impl Janitor {
     fn victim(&self, sequence: u64) -> Option<Victim> {
         let geometry = self.ring.geometry();
         let victim = sequence.checked_sub(u64::from(geometry.segments()))? as u32;
-        Some(Victim { sequence: victim, release: geometry.lsn(victim, geometry.record_end()) })
+        let release = geometry.normalize(geometry.lsn(victim, geometry.record_end()));
+        Some(Victim { sequence: victim, release })
     }
 
     /// Trims far enough to recycle `victim`, if that is allowed.
@@ -214,14 +222,14 @@ impl Janitor {
         let geometry = self.ring.geometry();
         let batch = (segments_ahead(geometry) / 2).max(1) as u32;
         let last = victim.sequence.saturating_add(batch - 1);
-        geometry.lsn(last.min(self.last_sealed(victim)), geometry.record_end())
+        let last = last.min(self.last_sealed(victim));
+        geometry.normalize(geometry.lsn(last, geometry.record_end()))
     }
 
     /// The last segment that is published to its end, at least `victim`'s.
     fn last_sealed(&self, victim: Victim) -> u32 {
         let geometry = self.ring.geometry();
-        let published = geometry.normalize(self.trim_bound());
-        geometry.sequence(published).saturating_sub(1).max(victim.sequence)
+        geometry.sequence(self.trim_bound()).saturating_sub(1).max(victim.sequence)
     }
 
     /// What a trim may not pass (rule 4).
@@ -234,6 +242,7 @@ impl Janitor {
 
     /// Rule 3.
     fn trim_to(&self, target: Lsn) -> Result<(), SyncFailure> {
+        let _trim = lock(&self.trim);
         if target > self.ring.trimmed() {
             self.slots.update(|next| {
                 next.trimmed = target;

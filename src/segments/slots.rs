@@ -20,6 +20,8 @@ struct Slots {
     /// Which of the two it is in.
     index: usize,
     syncer: Syncer,
+    /// A sync has failed, here or elsewhere: nothing is written any more but the mark of it.
+    failure: Option<SyncFailure>,
 }
 
 /// The one writer of both slots.
@@ -44,7 +46,11 @@ impl SlotWriter {
         current: Checkpoint,
         index: usize,
     ) -> SlotWriter {
-        SlotWriter { region, log_id, slots: Mutex::new(Slots { current, index, syncer }) }
+        SlotWriter {
+            region,
+            log_id,
+            slots: Mutex::new(Slots { current, index, syncer, failure: None }),
+        }
     }
 
     /// The newest checkpoint on the medium.
@@ -60,6 +66,17 @@ impl SlotWriter {
     /// Writes the next slot, changed as `change` says; it is on the medium when this returns.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Checkpoint)) -> Result<(), SyncFailure> {
         let mut slots = lock(&self.slots);
+        match &slots.failure {
+            Some(failure) => Err(failure.clone()),
+            None => self.write(&mut slots, change),
+        }
+    }
+
+    fn write(
+        &self,
+        slots: &mut Slots,
+        change: impl FnOnce(&mut Checkpoint),
+    ) -> Result<(), SyncFailure> {
         let mut next = slots.current;
         change(&mut next);
         next.generation += 1;
@@ -77,7 +94,9 @@ impl SlotWriter {
 
     /// Leaves a mark that a sync failed. It need not reach the medium: it is meant for an open on
     /// the same running system, where the page cache may show as clean what the disk lacks.
-    pub(crate) fn mark_poisoned(&self) {
-        let _ = self.update(|next| next.poisoned = true);
+    pub(crate) fn mark_poisoned(&self, failure: SyncFailure) {
+        let mut slots = lock(&self.slots);
+        let _ = self.write(&mut slots, |next| next.poisoned = true);
+        slots.failure = Some(failure);
     }
 }

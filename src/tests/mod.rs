@@ -1,0 +1,94 @@
+//! Tests of the whole log on a simulated disk: what a crash leaves, and what recovery makes of it.
+
+mod crash;
+mod orders;
+mod small_ring;
+
+use std::path::Path;
+
+use crate::geometry::{Geometry, PAGE_SIZE};
+use crate::layout::checkpoint::Boot;
+use crate::layout::{Checkpoint, Superblock};
+use crate::region::{Region, Simulated};
+use crate::sync::Arc;
+use crate::wal::new_header;
+use crate::{OpenError, Options, Position, Wal, recovery};
+
+/// Segments of two pages: one of records, one for the footer.
+pub(crate) fn tiny(segments: u64) -> Geometry {
+    Geometry::checked(segments * 8192, 8192, 3 * PAGE_SIZE).expect("these sizes are in bounds")
+}
+
+/// The disk of a new log.
+pub(crate) fn new_image(geometry: Geometry) -> Vec<u8> {
+    let mut image = new_header(geometry, *b"a log under test");
+    image.resize(geometry.file_len() as usize, 0);
+    image
+}
+
+/// A boot of the simulated machine; 0 has no boot id.
+pub(crate) fn boot(number: u8) -> Boot {
+    Boot { boot_id: [number; 16], file_identity: 1 }
+}
+
+/// Opens the log on `disk` as a process of boot `number`.
+pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
+    let region = Region::new(disk.clone());
+    let cache = disk.cache();
+    let superblock = Superblock::verify(&cache).expect("the superblock is whole");
+    let read: recovery::ReadAt<'_> = Box::new(|offset, bytes: &mut [u8]| {
+        let start = offset as usize;
+        bytes.copy_from_slice(&cache[start..start + bytes.len()]);
+        Ok(())
+    });
+    let head = recovery::read_checkpoint(&read, &superblock).expect("memory can be read");
+    let head = head.expect("one slot is whole");
+    Wal::start(region, &head, boot(number), options, None, Path::new("simulated"))
+}
+
+/// The newest checkpoint on a disk image.
+pub(crate) fn newest_checkpoint(image: &[u8]) -> Checkpoint {
+    let superblock = Superblock::verify(image).expect("the superblock is whole");
+    let read: recovery::ReadAt<'_> = Box::new(|offset, bytes: &mut [u8]| {
+        let start = offset as usize;
+        bytes.copy_from_slice(&image[start..start + bytes.len()]);
+        Ok(())
+    });
+    let head = recovery::read_checkpoint(&read, &superblock).expect("memory can be read");
+    head.expect("one slot is whole").checkpoint
+}
+
+/// Everything that the log returns, in order.
+pub(crate) fn contents(wal: &Wal) -> Vec<Vec<u8>> {
+    let mut reader = wal.reader(Position::Oldest).expect("the oldest can be read");
+    let mut records = Vec::new();
+    while let Some(record) = reader.next().expect("every record verifies") {
+        records.push(record.payload().to_vec());
+    }
+    records
+}
+
+/// A process that is killed: no close, no clean mark.
+pub(crate) fn kill(wal: Wal) {
+    wal.die();
+}
+
+/// xorshift64*, for tests that print their seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 33) % bound
+    }
+}

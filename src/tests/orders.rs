@@ -1,0 +1,301 @@
+//! The orders that recovery and the janitor must keep, each with a test that breaks when the order
+//! is broken.
+
+use super::{boot, contents, kill, new_image, newest_checkpoint, open, tiny};
+use crate::layout::checkpoint::RecoverySummary;
+use crate::region::{Fault, Simulated};
+use crate::{
+    AppendError, CheckpointError, Durability, Lsn, OnFull, OpenError, Options, RecoveryOutcome,
+    WaitError,
+};
+
+fn record(byte: u8, len: usize) -> Vec<u8> {
+    vec![byte; len]
+}
+
+/// A log with durable record A, and B and C behind it that the kernel has written back, B torn.
+fn torn_image() -> (Vec<u8>, Lsn) {
+    let disk = Simulated::new(new_image(tiny(4)));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    wal.append_durable(&record(b'A', 40)).expect("the disk takes it");
+    let b = wal.append(&record(b'B', 40)).expect("there is room");
+    wal.append(&record(b'C', 40)).expect("there is room");
+    kill(wal);
+    let mut image = disk.cache();
+    image[tiny(4).file_offset(b) as usize + 20] ^= 0xFF;
+    (image, b)
+}
+
+/// Order 1: what lies beyond a cut does not come back, neither at once nor after a second crash.
+#[test]
+fn records_beyond_a_cut_stay_dead() {
+    let (image, b) = torn_image();
+    let disk = Simulated::new(image);
+    let wal = open(&disk, 2, Options::new()).expect("a torn tail is no corruption");
+    let report = wal.recovery_report().clone();
+    assert_eq!((report.outcome, report.end), (RecoveryOutcome::PowerLost, b));
+    assert_eq!((report.records, report.cut_records), (1, 1), "{report}");
+    assert_eq!(contents(&wal), [record(b'A', 40)]);
+    // 40 bytes, less the record that opens the epoch: the next one ends where C starts.
+    let end = wal.append(&record(b'X', 8)).expect("there is room") + 32;
+    assert_eq!(end, b + 64);
+    assert_eq!(wal.watermarks().published, end, "C is not published again");
+    wal.sync().expect("the disk takes it");
+    kill(wal);
+    let disk = Simulated::new(disk.disk());
+    let wal = open(&disk, 3, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal), [record(b'A', 40), record(b'X', 8)]);
+}
+
+/// Order 1, the same without zeroing's help: the zeros never reach the disk, so the epoch alone
+/// keeps C dead.
+#[test]
+fn an_older_epoch_behind_a_newer_one_is_a_leftover() {
+    let (image, b) = torn_image();
+    let disk = Simulated::new(image.clone());
+    let wal = open(&disk, 2, Options::new()).expect("a torn tail is no corruption");
+    wal.append(&record(b'X', 8)).expect("there is room");
+    wal.sync().expect("the disk takes it");
+    kill(wal);
+    let mut second = disk.disk();
+    let c = tiny(4).file_offset(b + 64) as usize;
+    second[c..c + 64].copy_from_slice(&image[c..c + 64]);
+    let disk = Simulated::new(second);
+    let wal = open(&disk, 3, Options::new()).expect("a leftover is no corruption");
+    assert_eq!(contents(&wal), [record(b'A', 40), record(b'X', 8)]);
+    assert_eq!(wal.recovery_report().end_reason, "a leftover from before an earlier cut");
+}
+
+/// Order 1: a segment that was prepared before a cut is not taken for the next one after it.
+#[test]
+fn a_segment_of_an_older_epoch_does_not_follow() {
+    let geometry = tiny(4);
+    let disk = Simulated::new(new_image(geometry));
+    let wal = open(&disk, 1, Options::new().durability(Durability::None)).expect("it opens");
+    wal.append_durable(&record(b'A', 40)).expect("the disk takes it");
+    let b = wal.append(&record(b'B', 1000)).expect("there is room");
+    for _ in 0..3 {
+        wal.append(&record(b'C', 2000)).expect("there is room");
+    }
+    kill(wal);
+    // The kernel has written back the second segment, but nothing of the first beyond A.
+    let second = geometry.segment_offset(1) as usize..geometry.segment_offset(2) as usize;
+    disk.write_back(second.clone());
+    let before = disk.disk();
+    let disk = Simulated::new(before.clone());
+    let wal = open(&disk, 2, Options::new()).expect("it recovers");
+    // The record before B is the evidence of A's sync, which nothing has synced.
+    assert_eq!(wal.recovery_report().end + 16, b);
+    assert!(wal.recovery_report().cut_records >= 1);
+    // Fill the first segment to its end with the new epoch, and make that durable.
+    let rest = 4096 - geometry.split(wal.watermarks().reserved).1 as usize;
+    wal.append_durable(&record(b'X', rest - 16)).expect("the disk takes it");
+    kill(wal);
+    let mut image = disk.disk();
+    // The second segment of the new epoch never reached the disk.
+    image[second.clone()].copy_from_slice(&before[second]);
+    let disk = Simulated::new(image);
+    let wal = open(&disk, 3, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal), [record(b'A', 40), record(b'X', rest - 16)]);
+}
+
+/// Order 1: the slot with the new epoch is on the medium before anything is appended.
+#[test]
+fn the_new_epoch_is_persisted_before_its_first_append() {
+    let (image, b) = torn_image();
+    let disk = Simulated::new(image);
+    let wal = open(&disk, 2, Options::new()).expect("it recovers");
+    kill(wal);
+    let checkpoint = newest_checkpoint(&disk.disk());
+    assert_eq!((checkpoint.epoch, checkpoint.epoch_start, checkpoint.durable), (2, b, b));
+    assert_eq!(checkpoint.boot, boot(2));
+    assert!(!checkpoint.clean);
+    assert_ne!(checkpoint.recovery, RecoverySummary::default());
+}
+
+/// Order 2: pages that a failed write-back left clean are dirtied again before they are synced.
+#[test]
+fn what_a_failed_sync_left_clean_is_written_again() {
+    let disk = Simulated::new(new_image(tiny(4)));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    wal.append_durable(b"durable").expect("the disk takes it");
+    let lsn = wal.append(b"in the cache only").expect("there is room");
+    disk.inject(Fault::FailSync(0));
+    assert!(matches!(wal.wait_durable(lsn), Err(WaitError::Poisoned(_))));
+    assert!(matches!(wal.wait_durable(lsn), Err(WaitError::Poisoned(_))), "for good");
+    assert!(matches!(wal.append(b"no more"), Err(AppendError::Poisoned(_))));
+    assert!(matches!(wal.checkpoint(lsn), Err(CheckpointError::Poisoned(_))));
+    kill(wal);
+    // The machine goes on: the next process finds the page cache as it was.
+    let wal = open(&disk, 1, Options::new()).expect("it recovers");
+    assert_eq!(wal.recovery_report().outcome, RecoveryOutcome::PowerLost, "a sync had failed");
+    assert_eq!(contents(&wal), [&b"durable"[..], b"in the cache only"]);
+    kill(wal);
+    // It was served, so it must survive now.
+    let wal = open(&Simulated::new(disk.disk()), 2, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal), [&b"durable"[..], b"in the cache only"]);
+}
+
+/// Order 2 after a kill: what is served after recovery survives the power loss that follows.
+#[test]
+fn what_recovery_serves_is_durable() {
+    let disk = Simulated::new(new_image(tiny(4)));
+    let wal = open(&disk, 1, Options::new().durability(Durability::None)).expect("it opens");
+    wal.append(b"committed").expect("there is room");
+    kill(wal);
+    let wal = open(&disk, 1, Options::new()).expect("it recovers");
+    assert_eq!(wal.recovery_report().outcome, RecoveryOutcome::ProcessDied);
+    assert_eq!(contents(&wal), [b"committed"]);
+    kill(wal);
+    let wal = open(&Simulated::new(disk.disk()), 2, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal), [b"committed"]);
+}
+
+/// Order 4: no persisted position exceeds `durable`.
+#[test]
+fn a_checkpoint_is_clamped_to_durable() {
+    let disk = Simulated::new(new_image(tiny(4)));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    let first = wal.append_durable(b"durable").expect("the disk takes it");
+    let durable = wal.watermarks().durable;
+    wal.append(b"committed").expect("there is room");
+    let end = wal.watermarks().published;
+    assert_eq!(wal.checkpoint(end).expect("a boundary"), durable);
+    assert_eq!(wal.sync_checkpoint().expect("the disk takes it"), durable);
+    let checkpoint = newest_checkpoint(&disk.disk());
+    assert!(checkpoint.trimmed > first && checkpoint.trimmed <= checkpoint.durable);
+}
+
+/// Trim: the new `trimmed` is on the medium before anything below it is recycled.
+#[test]
+fn trimmed_is_persisted_before_a_segment_is_recycled() {
+    let geometry = tiny(4);
+    let disk = Simulated::new(new_image(geometry));
+    let options = Options::new().on_full(OnFull::Overwrite);
+    let wal = open(&disk, 1, options).expect("a new log opens");
+    for lap in 0..40 {
+        wal.append_durable(&record(lap, 1200)).expect("the disk takes it");
+        // In this order: what was prepared, what of it is gone since, and what was said before.
+        let prepared = geometry.sequence(wal.watermarks().writable);
+        let image = disk.cache();
+        let on_disk = newest_checkpoint(&disk.disk()).trimmed;
+        for sequence in 0..prepared {
+            let gone = image[geometry.segment_offset(sequence) as usize..][..8]
+                != (u64::from(sequence) + 1).to_le_bytes();
+            let end = geometry.lsn(sequence, geometry.record_end());
+            assert!(!gone || on_disk >= end, "segment {sequence} recycled before its trim");
+        }
+    }
+}
+
+/// Order 5: whatever sync fails during recovery, the next one finds the same log.
+#[test]
+fn recovery_is_idempotent() {
+    let (image, _) = torn_image();
+    let want = {
+        let disk = Simulated::new(image.clone());
+        contents(&open(&disk, 2, Options::new()).expect("it recovers"))
+    };
+    let mut failures = 0;
+    for n in 0.. {
+        let disk = Simulated::new(image.clone());
+        disk.inject(Fault::FailSync(n));
+        match open(&disk, 2, Options::new()) {
+            Ok(wal) => {
+                // The last sync of recovery was not hit: all of them were tried.
+                assert_eq!(contents(&wal), want);
+                kill(wal);
+                break;
+            }
+            Err(error) => assert!(matches!(error, OpenError::File(_)), "{error}"),
+        }
+        failures += 1;
+        for (image, number) in [(disk.disk(), 3), (disk.cache(), 3), (disk.cache(), 2)] {
+            let wal = open(&Simulated::new(image), number, Options::new()).expect("it recovers");
+            assert_eq!(contents(&wal), want, "after failed sync {n}");
+        }
+    }
+    assert!(failures >= 2, "recovery syncs records and a slot");
+}
+
+/// Damage below what is proven durable is refused, names the place, and changes nothing; also when
+/// only a later record's evidence proves it.
+#[test]
+fn damage_to_durable_records_is_refused() {
+    let geometry = tiny(4);
+    let disk = Simulated::new(new_image(geometry));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    let a = wal.append_durable(b"first").expect("the disk takes it");
+    wal.append_durable(b"second").expect("the disk takes it");
+    kill(wal);
+    let sound = disk.disk();
+    assert!(newest_checkpoint(&sound).durable <= a, "no slot proves it");
+    let start = geometry.file_offset(a) as usize;
+    for byte in start..start + 21 {
+        let mut image = sound.clone();
+        image[byte] ^= 0x40;
+        let disk = Simulated::new(image.clone());
+        match open(&disk, 2, Options::new()) {
+            Err(OpenError::Corrupt { damage, .. }) => {
+                assert_eq!((damage.lsn, damage.file_offset), (a, start as u64));
+                assert!(damage.durable > a);
+            }
+            other => panic!("damage at byte {byte} was not refused: {other:?}"),
+        }
+        assert!(disk.disk() == image && disk.cache() == image, "nothing was changed");
+    }
+}
+
+/// A killed process's open reservation becomes a pad; what was committed behind it survives.
+#[test]
+fn an_abandoned_reservation_becomes_a_pad() {
+    let disk = Simulated::new(new_image(tiny(4)));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    wal.append(b"before").expect("there is room");
+    std::mem::forget(wal.reserve(100).expect("there is room"));
+    wal.append(b"between").expect("there is room");
+    std::mem::forget(wal.reserve(5000 / 2).expect("there is room"));
+    wal.append(b"behind").expect("there is room");
+    std::mem::forget(wal.reserve(10).expect("there is room"));
+    kill(wal);
+    let image = disk.cache();
+    let wal = open(&Simulated::new(image.clone()), 1, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal), [&b"before"[..], b"between", b"behind"]);
+    assert_eq!(wal.recovery_report().holes_padded, 2, "{}", wal.recovery_report());
+    kill(wal);
+    // On another boot, or with another file, nothing is known of the holes: a prefix.
+    let wal = open(&Simulated::new(image), 2, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal), [b"before"]);
+    assert_eq!(wal.recovery_report().cut_records, 2);
+}
+
+/// A full ring opens again, and takes records once there is room.
+#[test]
+fn a_full_ring_opens_and_goes_on() {
+    let geometry = tiny(4);
+    let disk = Simulated::new(new_image(geometry));
+    let options = Options::new().on_full(OnFull::Fail);
+    let wal = open(&disk, 1, options).expect("a new log opens");
+    let mut written = Vec::new();
+    for byte in 0_u8.. {
+        match wal.append(&record(byte, 1328)) {
+            Ok(_) => written.push(record(byte, 1328)),
+            Err(AppendError::Full { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    wal.close().expect("it closes");
+    drop(wal);
+    for number in 2..6 {
+        let wal = open(&disk, number, options).expect("a full ring opens");
+        assert_eq!(contents(&wal), written);
+        assert!(matches!(wal.append(b"more"), Err(AppendError::Full { .. })));
+        if number % 2 == 0 { kill(wal) } else { drop(wal) }
+    }
+    let wal = open(&disk, 6, options).expect("a full ring opens");
+    wal.checkpoint(wal.watermarks().published).expect("a boundary");
+    let lsn = wal.append(b"more").expect("there is room now");
+    kill(wal);
+    let wal = open(&disk, 6, options).expect("it recovers");
+    assert_eq!(wal.get(lsn).expect("it is there").payload(), b"more");
+}
