@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_op_in_unsafe_fn)]
 
-#[cfg(not(all(unix, target_pointer_width = "64")))]
-compile_error!("kaelix-wal maps files on 64-bit Unix systems; there is no fallback for others");
+#[cfg(not(all(unix, target_pointer_width = "64", target_endian = "little")))]
+compile_error!("kaelix-wal maps files on 64-bit, little-endian Unix systems, and on no others");
 
 mod checksum;
 mod durability;

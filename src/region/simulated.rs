@@ -51,12 +51,8 @@ impl Simulated {
             .into();
         // SAFETY: the mapping has the image's length, is writable, and nobody else has it yet.
         unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), map.as_mut_ptr(), image.len()) };
-        let state = State {
-            cleaned: image.clone(),
-            disk: image,
-            redirtied: BTreeSet::new(),
-            fault: None,
-        };
+        let state =
+            State { cleaned: image.clone(), disk: image, redirtied: BTreeSet::new(), fault: None };
         Arc::new(Simulated { map, state: Arc::new(Mutex::new(state)) })
     }
 

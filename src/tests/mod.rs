@@ -2,6 +2,7 @@
 
 mod crash;
 mod orders;
+mod races;
 mod small_ring;
 
 use std::path::Path;
