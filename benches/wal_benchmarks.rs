@@ -78,8 +78,9 @@ fn append_ratios(wal: &Wal, floor: &FloorRing, payload: &[u8], producers: u64, i
     let (mut bare, mut zeroing, mut log) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         bare.push(rate(time_threads(producers, count, floor_append)));
-        let time = floor.with_zeroing(|| time_threads(producers, count, floor_append));
-        zeroing.push(rate(time));
+        zeroing.push(rate(floor.with_zeroing(|| {
+            time_threads(producers, count, floor_append);
+        })));
         log.push(rate(time_threads(producers, count, || append(wal, payload))));
     }
     let ratio = |floor: &[f64]| median(log.iter().zip(floor).map(|(l, f)| l / f).collect());

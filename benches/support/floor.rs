@@ -65,14 +65,20 @@ impl FloorRing {
         at
     }
 
-    /// Runs `work` while a second thread zeroes as many bytes as it appends.
-    pub fn with_zeroing<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Runs `work` while a second thread zeroes as many bytes as it appends; returns the time until
+    /// both are done. Producers do not wait for it, as those of a log must.
+    pub fn with_zeroing(&self, work: impl FnOnce()) -> Duration {
         let stop = AtomicBool::new(false);
+        let start = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut zeroed = self.tail.load(Ordering::Relaxed);
-                while !stop.load(Ordering::Relaxed) {
+                loop {
+                    let stopped = stop.load(Ordering::Acquire);
                     if self.tail.load(Ordering::Relaxed) < zeroed + PIECE {
+                        if stopped {
+                            return;
+                        }
                         std::thread::sleep(Duration::from_micros(50));
                         continue;
                     }
@@ -86,10 +92,10 @@ impl FloorRing {
                     zeroed += PIECE;
                 }
             });
-            let result = work();
-            stop.store(true, Ordering::Relaxed);
-            result
-        })
+            work();
+            stop.store(true, Ordering::Release);
+        });
+        start.elapsed()
     }
 }
 

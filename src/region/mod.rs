@@ -107,6 +107,13 @@ impl Region {
         unsafe { AtomicU64::from_ptr(address) }
     }
 
+    /// The record headers of a segment whose first `len` bytes lie at `offset`. One check of the
+    /// bounds serves a whole walk.
+    pub(crate) fn words(&self, offset: u64, len: u32) -> Words<'_> {
+        assert!(offset % 16 == 0 && len % 16 == 0, "records are aligned");
+        Words { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
+    }
+
     /// The space of a record: `len` bytes from `offset`, a multiple of 16. One check of the bounds
     /// serves all that is done in it.
     #[inline]
@@ -152,6 +159,25 @@ impl Region {
         // SAFETY: in bounds by `address`, exclusive by this function's contract; zero is a valid
         // value of every byte.
         unsafe { std::ptr::write_bytes(address.as_ptr(), 0, len as usize) }
+    }
+}
+
+/// The record headers of one segment.
+pub(crate) struct Words<'a> {
+    start: NonNull<u8>,
+    len: u32,
+    _region: PhantomData<&'a Region>,
+}
+
+impl<'a> Words<'a> {
+    /// The two header words of the record at `offset` in the segment.
+    #[inline]
+    pub(crate) fn header(&self, offset: u32) -> (&'a AtomicU64, &'a AtomicU64) {
+        assert!(offset < self.len && offset % 16 == 0, "a record starts in its segment");
+        // SAFETY: below `len`, and `Region::words` checked that `len` bytes are in bounds.
+        let address = unsafe { self.start.add(offset as usize) };
+        let space = Space { start: address, len: 16, _region: PhantomData };
+        (space.commit_word(), space.tag_word())
     }
 }
 

@@ -7,6 +7,8 @@
 //!    it finds `trimmed` beyond L and walks again.
 //! 3. A walk that stops at a word that is zero or claimed has met the end, or a hole.
 
+use std::ops::Range;
+
 use super::{PinRefusal, Ring};
 use crate::layout::record::{WordState, aligned_len};
 use crate::layout::{CommitWord, RecordKind, Tag};
@@ -60,29 +62,43 @@ impl Ring {
         let end = self.geometry.record_end();
         let mut walk = Walk { end: start, records: 0, more: false };
         loop {
-            let (sequence, mut offset) = self.geometry.split(walk.end);
+            let (sequence, offset) = self.geometry.split(walk.end);
             // At the very last segment's end there is no next one.
             if u64::from(sequence) >= self.prepared() || offset >= end {
                 return walk;
             }
-            let base = self.geometry.segment_offset(sequence);
-            while offset < end {
-                if walk.end - start >= STRIDE {
-                    walk.more = true;
-                    return walk;
-                }
-                let at = base + u64::from(offset);
-                // Acquire: takes over the record from its owner's commit.
-                let word = CommitWord::from_bits(self.region.word(at).load(Ordering::Acquire));
-                let WordState::Committed(len) = word.state(end - offset) else {
-                    return walk;
-                };
-                // Relaxed: ordered by the commit word.
-                let tag = Tag::from_bits(self.region.word(at + 8).load(Ordering::Relaxed));
-                walk.records += u64::from(tag.kind() == Some(RecordKind::Data));
-                offset += aligned_len(len);
-                walk.end = self.geometry.normalize(self.geometry.lsn(sequence, offset));
+            let left = STRIDE - (walk.end - start).min(STRIDE);
+            let limit = u64::from(end).min(u64::from(offset) + left) as u32;
+            let reached = self.walk_segment(sequence, offset..limit, &mut walk.records);
+            walk.end = self.geometry.normalize(self.geometry.lsn(sequence, reached));
+            if reached < limit {
+                return walk;
+            }
+            if walk.end - start >= STRIDE {
+                walk.more = true;
+                return walk;
             }
         }
+    }
+
+    /// Walks the records that start in `range` of a segment; returns where the last one ends, which
+    /// is below `range.end` only at the end of the log or at a hole.
+    fn walk_segment(&self, sequence: u32, range: Range<u32>, records: &mut u64) -> u32 {
+        let end = self.geometry.record_end();
+        let words = self.region.words(self.geometry.segment_offset(sequence), end);
+        let mut offset = range.start;
+        while offset < range.end {
+            let (word, tag) = words.header(offset);
+            // Acquire: takes over the record from its owner's commit.
+            let word = CommitWord::from_bits(word.load(Ordering::Acquire));
+            let WordState::Committed(len) = word.state(end - offset) else {
+                break;
+            };
+            // Relaxed: ordered by the commit word.
+            let tag = Tag::from_bits(tag.load(Ordering::Relaxed));
+            *records += u64::from(tag.kind() == Some(RecordKind::Data));
+            offset += aligned_len(len);
+        }
+        offset
     }
 }

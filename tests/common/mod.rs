@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -60,10 +62,24 @@ impl Place {
     }
 }
 
-/// Copies the log at `from` to `to`: another inode, so that it opens as after a power loss.
+/// Copies the log at `from` to `to`: another inode, so that it opens as after a power loss. Of a
+/// log that is open, the caller keeps what is retained from being recycled meanwhile.
 pub fn copy_log(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("the copy's directory is new");
-    std::fs::copy(from.join("ring"), to.join("ring")).expect("the ring can be copied");
+    let head = || {
+        let mut head = vec![0; 3 * 4096];
+        let ring = File::open(from.join("ring")).expect("the ring is there");
+        ring.read_exact_at(&mut head, 0).expect("it has a head");
+        head
+    };
+    loop {
+        let before = head();
+        std::fs::copy(from.join("ring"), to.join("ring")).expect("the ring can be copied");
+        // A checkpoint slot that was written meanwhile may have been copied half.
+        if head() == before {
+            return;
+        }
+    }
 }
 
 /// A xorshift generator. The same seed gives the same numbers for ever.
