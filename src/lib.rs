@@ -13,6 +13,8 @@ pub mod inspect;
 mod layout;
 mod lsn;
 mod metrics;
+#[cfg(wal_loom)]
+pub mod model;
 mod options;
 mod reader;
 mod recovery;

@@ -3,7 +3,7 @@
 //! Not one of them is touched between a reserve and its commit: they are kept by background
 //! threads, by the slow paths, and by those who sync.
 
-use crate::sync::{AtomicU64, CachePadded, Ordering};
+use crate::sync::{CachePadded, Counter, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -16,12 +16,12 @@ macro_rules! counters {
 
         /// The live counters.
         pub(crate) struct Counters {
-            $(pub(crate) $name: CachePadded<AtomicU64>,)*
+            $(pub(crate) $name: CachePadded<Counter>,)*
         }
 
         impl Counters {
             pub(crate) fn new() -> Counters {
-                Counters { $($name: CachePadded::new(AtomicU64::new(0)),)* }
+                Counters { $($name: CachePadded::new(Counter::new(0)),)* }
             }
 
             pub(crate) fn snapshot(&self) -> Metrics {
@@ -59,6 +59,6 @@ counters! {
 }
 
 /// Adds to a counter. Relaxed: counters order nothing.
-pub(crate) fn count(counter: &AtomicU64, n: u64) {
+pub(crate) fn count(counter: &Counter, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }

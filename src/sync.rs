@@ -13,9 +13,18 @@ mod imp {
     /// A typed atomic: watermarks are `Atomic<Lsn>`, never bare integers.
     pub use atomic::Atomic;
 
-    /// Sleeps until unparked or until `timeout` has passed; may return early.
-    pub fn park_timeout(timeout: std::time::Duration) {
+    pub use crossbeam_utils::Backoff;
+
+    /// The time.
+    pub fn now() -> std::time::Instant {
+        std::time::Instant::now()
+    }
+
+    /// Sleeps until unparked or until `timeout` has passed; may return early. True if the sleep
+    /// is over whatever the clock says: never, outside models.
+    pub fn park_timeout(timeout: std::time::Duration) -> bool {
         std::thread::park_timeout(timeout);
+        false
     }
 
     /// Waits on `condvar` at most `timeout`; returns the guard.
@@ -42,8 +51,10 @@ mod imp {
 #[cfg(wal_loom)]
 mod imp {
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-    pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub use loom::sync::{Condvar, Mutex, MutexGuard};
     pub use loom::thread::{JoinHandle, Thread, current};
+    /// Reference counts are the standard library's; they are not what the models are about.
+    pub use std::sync::Arc;
 
     /// Loom's stand-in for `atomic::Atomic`: the same typed words over a modelled `AtomicU64`.
     pub struct Atomic<T> {
@@ -85,9 +96,42 @@ mod imp {
     /// Loom runs what is written, in order: nothing to keep a compiler from.
     pub fn compiler_fence(_order: Ordering) {}
 
-    /// Loom has no time: a timed park is a park that may return at once.
-    pub fn park_timeout(_timeout: std::time::Duration) {
-        loom::thread::yield_now();
+    /// Loom has no time. A short sleep is polling: others run, then it returns. A long one waits for
+    /// its wake-up, so that a lost one is a deadlock that loom reports.
+    pub fn park_timeout(timeout: std::time::Duration) -> bool {
+        let polls = timeout < std::time::Duration::from_millis(100);
+        if polls {
+            loom::thread::yield_now();
+        } else {
+            loom::thread::park();
+        }
+        polls
+    }
+
+    /// Time stands still, so that each execution can be replayed.
+    pub fn now() -> std::time::Instant {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        *START.get_or_init(std::time::Instant::now)
+    }
+
+    /// No spinning: it is over before it has begun.
+    pub struct Backoff;
+
+    impl Backoff {
+        /// Crossbeam's constructor.
+        pub fn new() -> Backoff {
+            Backoff
+        }
+
+        /// Always: park instead.
+        pub fn is_completed(&self) -> bool {
+            true
+        }
+
+        /// Lets others run.
+        pub fn snooze(&self) {
+            loom::thread::yield_now();
+        }
     }
 
     /// Loom has no time: a timed wait releases the lock, lets others run, and returns.
@@ -108,7 +152,7 @@ mod imp {
     }
 }
 
-pub use crossbeam_utils::{Backoff, CachePadded};
+pub use crossbeam_utils::CachePadded;
 pub use imp::*;
 
 /// As [`lock`], without waiting.
@@ -130,6 +174,9 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// A counter that orders nothing and decides nothing. Models leave it out of what they explore.
+pub type Counter = std::sync::atomic::AtomicU64;
 
 /// A process-wide lock for what even models do not share (the list of logs open in this process).
 pub type ProcessMutex<T> = std::sync::Mutex<T>;

@@ -34,13 +34,13 @@ impl Doorbell {
 
     /// Sleeps until rung, at most `timeout` if there is one. Says whether it was rung.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.map(|timeout| sync::now() + timeout);
         let mut rung = lock(&self.rung);
         while !*rung {
             match deadline {
                 None => rung = sync::wait(&self.wake, rung),
                 Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = deadline.saturating_duration_since(sync::now());
                     if left.is_zero() {
                         break;
                     }
@@ -113,11 +113,13 @@ impl Waiter<'_> {
             if self.woken.load(Ordering::Acquire) {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(sync::now());
             if left.is_zero() {
                 return false;
             }
-            sync::park_timeout(left);
+            if sync::park_timeout(left) {
+                return self.woken.load(Ordering::Acquire);
+            }
         }
     }
 }

@@ -521,7 +521,7 @@ impl Wal {
         mut refusal: Refusal,
         deadline: Option<Instant>,
     ) -> Result<Granted, AppendError> {
-        let start = Instant::now();
+        let start = sync::now();
         let result = loop {
             // In this order: a segment that became free after the look is found by the claim.
             let progress = self.janitor.can_progress();
@@ -539,16 +539,16 @@ impl Wal {
                 break Err(error);
             }
             let nap = if progress { SPACE_NAP } else { self.options.hole_age_max };
-            let until = Instant::now() + nap;
+            let until = sync::now() + nap;
             waiter.park_until(deadline.map_or(until, |deadline| deadline.min(until)));
         };
-        count(&self.ring.counters.space_wait_nanos, start.elapsed().as_nanos() as u64);
+        count(&self.ring.counters.space_wait_nanos, (sync::now() - start).as_nanos() as u64);
         result
     }
 
     /// Ends a wait for space that has lasted too long, with the reason.
     fn check_patience(&self, deadline: Option<Instant>) -> Result<(), AppendError> {
-        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let over = deadline.is_some_and(|deadline| sync::now() >= deadline);
         if let Some(end) = self.janitor.victim_end()
             && let Some((lsn, age)) = self.ring.hole()
             && lsn < end

@@ -41,7 +41,8 @@ fn full_is_reported_with_the_right_numbers() {
     };
     // 59 records of 1,024 bytes fit between header and footer page, beside the epoch's record too.
     assert_eq!(lsns.len(), 4 * 59);
-    let end = 3 * SEGMENT + RECORD_END;
+    // The end of a segment's records is given as the start of the next segment's.
+    let end = 4 * SEGMENT + FIRST_RECORD;
     for _ in 0..3 {
         let again = wal.append(&[7; 1000]).expect_err("it is still full");
         assert_eq!(format!("{again}"), format!("{refusal}"));

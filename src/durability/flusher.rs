@@ -11,7 +11,7 @@ use super::{Durable, FlushGoal};
 use crate::error::SyncFailure;
 use crate::metrics::count;
 use crate::options::Durability;
-use crate::sync::{Ordering, fence, lock};
+use crate::sync::{self, Ordering, fence, lock};
 
 /// A log that has not synced for this long is quiet.
 const QUIET: Duration = Duration::from_millis(100);
@@ -78,7 +78,7 @@ impl Durable {
             }
             Durability::None => {}
         }
-        let quiet = lock(&self.flush).last.elapsed() >= QUIET;
+        let quiet = sync::now() - lock(&self.flush).last >= QUIET;
         if quiet && self.slot_is_behind() {
             let durable = self.ring.durable();
             let written = self.slots.update(|next| next.durable = next.durable.max(durable));

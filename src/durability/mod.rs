@@ -77,7 +77,7 @@ impl Durable {
             slots,
             janitor,
             options,
-            flush: Mutex::new(Flush { syncer, last: Instant::now() }),
+            flush: Mutex::new(Flush { syncer, last: sync::now() }),
             waiters: WaitList::new(),
             evidence_end: Atomic::new(Lsn::ZERO),
             flusher_idle: AtomicBool::new(false),
@@ -146,7 +146,7 @@ impl Durable {
 
     /// Rule 4, the follower's half.
     fn follow(&self, goal: Lsn, deadline: Option<Instant>) {
-        let until = deadline.unwrap_or_else(|| Instant::now() + self.options.hole_age_max);
+        let until = deadline.unwrap_or_else(|| sync::now() + self.options.hole_age_max);
         let waiter = self.waiters.register(goal.get());
         if self.ring.durable() >= goal || self.ring.failure().is_some() {
             return;
@@ -160,7 +160,7 @@ impl Durable {
 
     /// Ends a wait that has lasted too long, with the reason.
     fn check_patience(&self, goal: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
-        let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let over = deadline.is_some_and(|deadline| sync::now() >= deadline);
         if self.ring.published() < goal
             && let Some((lsn, age)) = self.ring.hole()
             && lsn < goal
@@ -196,7 +196,7 @@ impl Durable {
         if target <= durable {
             return Ok(false);
         }
-        let start = Instant::now();
+        let start = sync::now();
         let mut bytes = 0;
         let geometry = self.ring.geometry();
         // Without a promise of durability, trim may have passed `durable`: then the header of the
@@ -213,7 +213,7 @@ impl Durable {
             }
         }
         self.ring.advance_durable(durable, target);
-        flush.last = Instant::now();
+        flush.last = sync::now();
         let counters = &self.ring.counters;
         count(&counters.syncs, 1);
         count(&counters.sync_bytes, bytes);

@@ -10,7 +10,7 @@ use super::{Position, Reader, Record};
 use crate::error::ReadError;
 use crate::lsn::Lsn;
 use crate::ring::Ring;
-use crate::sync::Backoff;
+use crate::sync::{self, Backoff};
 
 /// While older claims are open, or the log is being closed, a reader looks this often.
 const OPEN_CLAIM_NAP: Duration = Duration::from_millis(1);
@@ -44,7 +44,7 @@ impl<'w> Tail<'w> {
     /// [`ReadError::Closed`] at the end of a closed or poisoned log, [`ReadError::Damaged`] as for
     /// [`Reader::next`].
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Record<'_>>, ReadError> {
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = sync::now().checked_add(timeout);
         let backoff = Backoff::new();
         loop {
             // Before the look: what was committed by then is seen by it.
@@ -55,7 +55,7 @@ impl<'w> Tail<'w> {
             if ended {
                 return Err(ReadError::Closed);
             }
-            let now = Instant::now();
+            let now = sync::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Ok(None);
             }
@@ -78,7 +78,7 @@ impl<'w> Tail<'w> {
         }
         let waits_for_sync = self.reader.durable_only && at >= ring.durable();
         let until = if ring.is_frozen() || (reserved > at && !waits_for_sync) {
-            deadline.min(Instant::now() + OPEN_CLAIM_NAP)
+            deadline.min(sync::now() + OPEN_CLAIM_NAP)
         } else {
             deadline
         };

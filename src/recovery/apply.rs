@@ -18,7 +18,7 @@ use crate::ring::Identity;
 use crate::segments::SlotWriter;
 use crate::segments::prepare::prepare_segment;
 use crate::segments::slots::persist;
-use crate::sync::Ordering;
+use crate::sync::{self, Ordering};
 
 /// The control record that opens an epoch takes this much.
 const EPOCH_RECORD_LEN: u32 = 32;
@@ -183,6 +183,6 @@ fn report(head: &Head, plan: &Plan, epoch: u64, end: Lsn, start: Instant) -> Rec
         cut_bytes: beyond.first.map_or(0, |_| beyond.end - plan.cut),
         cut_records: beyond.records,
         cut_payload_bytes: beyond.payload_bytes,
-        duration: start.elapsed(),
+        duration: sync::now() - start,
     }
 }

@@ -18,7 +18,6 @@ pub(crate) mod scan;
 pub(crate) mod window;
 
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use crate::error::{Corruption, FileError, OpenError};
 use crate::files::{RingFile, file_error};
@@ -139,7 +138,7 @@ pub(crate) fn recover(
     head: &Head,
     boot: Boot,
 ) -> Result<(Recovered, crate::segments::SlotWriter), Refusal> {
-    let start = Instant::now();
+    let start = crate::sync::now();
     let read = Box::new(|offset, bytes: &mut [u8]| region.backing().read_at(offset, bytes));
     let plan = scan::survey(read, head, boot)?;
     apply::apply(region, head, boot, &plan, start)

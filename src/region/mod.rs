@@ -3,24 +3,31 @@
 //! Offsets are file offsets in bytes. Nothing here knows what the bytes mean.
 //!
 //! 1. *Words* (commit words, tags) are aligned 8-byte atomics; anyone may look at one.
-//! 2. *Bytes* are plain memory. A slice of them exists only for an exclusive owner (`bytes_mut`,
-//!    `write`, `zero`) or while nobody writes them (`bytes`): those four are `unsafe`, and their
-//!    callers prove it from the protocol. No word access falls on bytes that are borrowed.
+//! 2. *Bytes* are plain memory. A slice of them exists only for an exclusive owner (`payload_mut`,
+//!    `write`, `zero`) or while nobody writes them (`bytes`): those are `unsafe`, and their callers
+//!    prove it from the protocol. No word access falls on bytes that are borrowed.
 //! 3. *Persisting* goes through a `Syncer`, which has its own open file description: the kernel
 //!    reports a write-back error once per description, so no syncer can swallow another's.
+//! 4. Models see a `Region` of loom's atomics and cells with the same functions, so that the
+//!    protocol above it is explored as it is shipped.
 
 mod mapped;
+#[cfg(not(wal_loom))]
+mod memory;
+#[cfg(wal_loom)]
+mod modelled;
 #[cfg(test)]
 mod simulated;
 
 use std::io;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use crate::sync::{Arc, AtomicU64};
-
 pub(crate) use mapped::Mapped;
+#[cfg(not(wal_loom))]
+pub(crate) use memory::{Region, Space};
+#[cfg(wal_loom)]
+pub(crate) use modelled::{Region, Space};
 #[cfg(test)]
 pub(crate) use simulated::{Fault, Simulated};
 
@@ -57,188 +64,3 @@ pub(crate) trait Persist: Send {
 
 /// An owned [`Persist`].
 pub(crate) type Syncer = Box<dyn Persist>;
-
-/// The ring file's memory.
-#[derive(Clone)]
-pub(crate) struct Region {
-    base: NonNull<u8>,
-    len: u64,
-    backing: Arc<dyn Backing>,
-}
-
-// SAFETY: a `Region` is an address range that its `backing` keeps valid, and `backing` is `Send +
-// Sync` by its trait bound. Access to the bytes is either atomic or governed by the contracts of
-// the unsafe functions below, which hold whatever thread calls them.
-unsafe impl Send for Region {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Region {}
-
-impl Region {
-    pub(crate) fn new(backing: Arc<dyn Backing>) -> Region {
-        let (base, len) = backing.memory();
-        assert!(base.as_ptr() as usize % 4096 == 0, "a backing is page-aligned");
-        Region { base, len, backing }
-    }
-
-    pub(crate) fn backing(&self) -> &dyn Backing {
-        &*self.backing
-    }
-
-    /// The address of `[offset, offset + len)`, which lies in the region.
-    #[inline]
-    fn address(&self, offset: u64, len: u64) -> NonNull<u8> {
-        assert!(offset <= self.len && len <= self.len - offset, "an access stays in the region");
-        // SAFETY: the assertion above keeps the result inside the backing's memory, one
-        // allocation, whose length fits `isize` because it is mapped.
-        unsafe { self.base.add(offset as usize) }
-    }
-
-    /// The atomic word at `offset`, a multiple of 8.
-    #[inline]
-    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
-        assert!(offset % 8 == 0, "a word is aligned");
-        let address = self.address(offset, 8).as_ptr().cast::<u64>();
-        // SAFETY:
-        // - valid for reads and writes, and alive as long as `self`: `address` checks the bounds,
-        //   and `self.backing` keeps the memory.
-        // - aligned: the base is aligned to 4096, and `offset` to 8.
-        // - no conflicting non-atomic access: rule 2 of the module; whoever calls `bytes_mut`,
-        //   `write` or `zero` proves that nobody looks at these words meanwhile.
-        unsafe { AtomicU64::from_ptr(address) }
-    }
-
-    /// The record headers of a segment whose first `len` bytes lie at `offset`. One check of the
-    /// bounds serves a whole walk.
-    pub(crate) fn words(&self, offset: u64, len: u32) -> Words<'_> {
-        assert!(offset % 16 == 0 && len % 16 == 0, "records are aligned");
-        Words { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
-    }
-
-    /// The space of a record: `len` bytes from `offset`, a multiple of 16. One check of the bounds
-    /// serves all that is done in it.
-    #[inline]
-    pub(crate) fn space(&self, offset: u64, len: u32) -> Space<'_> {
-        assert!(offset % 16 == 0 && len >= 16, "a record is aligned and holds its header");
-        Space { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
-    }
-
-    /// The bytes `[offset, offset + len)`.
-    ///
-    /// # Safety
-    ///
-    /// Nobody writes them while the slice lives, and whatever was written before is ordered
-    /// before this call.
-    #[inline]
-    pub(crate) unsafe fn bytes(&self, offset: u64, len: usize) -> &[u8] {
-        let address = self.address(offset, len as u64);
-        // SAFETY: in bounds by `address`, initialised because it is file memory, alive as long as
-        // `self`, and not written to meanwhile by this function's contract.
-        unsafe { std::slice::from_raw_parts(address.as_ptr(), len) }
-    }
-
-    /// Copies `bytes` to `offset`.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else touches the range meanwhile, as bytes or as words.
-    pub(crate) unsafe fn write(&self, offset: u64, bytes: &[u8]) {
-        let address = self.address(offset, bytes.len() as u64);
-        // SAFETY: the target is in bounds by `address` and exclusive by this function's contract,
-        // so it cannot overlap `bytes` either.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.as_ptr(), bytes.len()) }
-    }
-
-    /// Zeroes `range`.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else touches the range meanwhile, as bytes or as words.
-    pub(crate) unsafe fn zero(&self, range: Range<u64>) {
-        let len = range.end - range.start;
-        let address = self.address(range.start, len);
-        // SAFETY: in bounds by `address`, exclusive by this function's contract; zero is a valid
-        // value of every byte.
-        unsafe { std::ptr::write_bytes(address.as_ptr(), 0, len as usize) }
-    }
-}
-
-/// The record headers of one segment.
-pub(crate) struct Words<'a> {
-    start: NonNull<u8>,
-    len: u32,
-    _region: PhantomData<&'a Region>,
-}
-
-impl<'a> Words<'a> {
-    /// The two header words of the record at `offset` in the segment.
-    #[inline]
-    pub(crate) fn header(&self, offset: u32) -> (&'a AtomicU64, &'a AtomicU64) {
-        assert!(offset < self.len && offset % 16 == 0, "a record starts in its segment");
-        // SAFETY: below `len`, and `Region::words` checked that `len` bytes are in bounds.
-        let address = unsafe { self.start.add(offset as usize) };
-        let space = Space { start: address, len: 16, _region: PhantomData };
-        (space.commit_word(), space.tag_word())
-    }
-}
-
-/// The space of one record in the region: two header words, then payload bytes.
-pub(crate) struct Space<'a> {
-    start: NonNull<u8>,
-    len: u32,
-    _region: PhantomData<&'a Region>,
-}
-
-impl<'a> Space<'a> {
-    /// The first header word.
-    #[inline]
-    pub(crate) fn commit_word(&self) -> &'a AtomicU64 {
-        // SAFETY:
-        // - in bounds and alive for `'a`: `Region::space` checked 16 bytes or more.
-        // - aligned: the region's base is aligned to 4096, and the offset to 16.
-        // - no conflicting non-atomic access: rule 2 of the module; the payload, for which slices
-        //   exist, starts 16 bytes further on.
-        unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast()) }
-    }
-
-    /// The second header word.
-    #[inline]
-    pub(crate) fn tag_word(&self) -> &'a AtomicU64 {
-        // SAFETY: in bounds, since the space holds 16 bytes or more.
-        let address = unsafe { self.start.add(8) };
-        // SAFETY: as for `commit_word`, 8 bytes further on.
-        unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) }
-    }
-
-    /// Copies `bytes` into the payload, `at` bytes behind the header.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else touches the payload meanwhile.
-    #[inline]
-    pub(crate) unsafe fn write_payload(&self, at: usize, bytes: &[u8]) {
-        let target = self.payload(at, bytes.len());
-        // SAFETY: the target is in bounds by `payload` and exclusive by this function's contract,
-        // so it cannot overlap `bytes` either.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) }
-    }
-
-    /// The first `len` bytes of the payload, for their only owner.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else touches the payload while the slice lives.
-    pub(crate) unsafe fn payload_mut(&self, len: usize) -> &'a mut [u8] {
-        let start = self.payload(0, len);
-        // SAFETY: in bounds by `payload`, initialised because it is file memory, alive for `'a`,
-        // and exclusive by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
-    }
-
-    #[inline]
-    fn payload(&self, at: usize, len: usize) -> NonNull<u8> {
-        let room = self.len as usize - 16;
-        assert!(at <= room && len <= room - at, "a payload stays in its record's space");
-        // SAFETY: in bounds by the assertion.
-        unsafe { self.start.add(16 + at) }
-    }
-}

@@ -40,7 +40,7 @@ use crate::layout::{LogId, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, count};
 use crate::region::Region;
-use crate::sync::{Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, lock};
+use crate::sync::{self, Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, lock};
 use crate::wait::{Doorbell, WaitList};
 
 pub(crate) use claim::{Base, Claim, Granted, Prepared, Refusal};
@@ -343,9 +343,9 @@ impl Ring {
             return None;
         }
         match *hole {
-            Some((seen, since)) if seen == at => Some((at, since.elapsed())),
+            Some((seen, since)) if seen == at => Some((at, sync::now() - since)),
             _ => {
-                *hole = Some((at, Instant::now()));
+                *hole = Some((at, sync::now()));
                 Some((at, Duration::ZERO))
             }
         }
