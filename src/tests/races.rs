@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{kill, new_image, open, tiny};
 use crate::error::ReadError;
 use crate::geometry::Geometry;
+use crate::inspect::Observer;
 use crate::region::{Region, Simulated};
 use crate::ring::{Identity, Ring, StartPositions};
 use crate::sync::{Arc, AtomicBool, Ordering};
@@ -161,4 +162,38 @@ fn the_last_position_of_all_can_be_published() {
     assert_eq!(ring.publish(), end);
     assert_eq!(ring.try_claim(16).err(), Some(crate::ring::Refusal::Exhausted));
     assert_eq!(ring.watermarks().reserved, end);
+}
+
+/// An observer that walked into a new epoch under the old rule, or past evidence that a reopen
+/// dropped, reported a cut that no caller's record had suffered.
+#[test]
+fn an_observer_follows_through_reopens() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let dir = dir.path().join("log");
+    let geometry = Geometry::new(1 << 18, 1 << 16).expect("in bounds");
+    drop(Wal::create(&dir, geometry, Options::new()).expect("it can be created"));
+    let observer = Observer::open(&dir).expect("it is there");
+    let mut cursor = observer.cursor(Position::Oldest).expect("nothing is trimmed");
+    for round in 0..200_u32 {
+        let wal = Wal::open(&dir, Options::new()).expect("it opens");
+        let lsn = wal.append(&round.to_le_bytes()).expect("there is room");
+        if round % 3 == 0 {
+            wal.wait_durable(lsn).expect("the disk takes it");
+        }
+        if round % 2 == 0 {
+            wal.die();
+        } else {
+            drop(wal);
+        }
+        if round % 5 != 4 {
+            let end = observer.cursor(Position::Newest).expect("it can be walked").position();
+            observer.cursor(Position::At(end)).expect("the next record will start there");
+            continue;
+        }
+        for want in round - 4..=round {
+            let record = cursor.next().expect("nothing was cut").expect("it was appended");
+            assert_eq!(record.payload(), want.to_le_bytes());
+        }
+        assert!(cursor.next().expect("nothing was cut").is_none());
+    }
 }

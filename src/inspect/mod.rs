@@ -1,0 +1,273 @@
+//! Looking at a log from outside: from another process, read-only, while it is written.
+//!
+//! An [`Observer`] takes no lock and writes nothing. It copies bytes with `pread`, verifies them
+//! against checksums that bind position, epoch and log, and looks at the segment's sequence word
+//! again afterwards: what the writer recycles meanwhile is reported as overwritten, and a torn
+//! record is never shown.
+
+mod cursor;
+
+use std::fmt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{OpenError, ReadError};
+use crate::files::{self, RingFile, file_error};
+use crate::geometry::{FIRST_RECORD, Geometry};
+use crate::layout::{Checkpoint, FORMAT_VERSION, SegmentHeader, SegmentHeaderEvidence, Superblock};
+use crate::lsn::Lsn;
+use crate::reader::Position;
+use crate::recovery::{self, Head, ReadAt, RecoveryReport};
+
+pub use cursor::{Cursor, ObservedRecord};
+
+/// A read-only look at a log that another process may be writing.
+#[derive(Debug)]
+pub struct Observer {
+    dir: PathBuf,
+    ring: RingFile,
+    head: Head,
+}
+
+/// What a segment's place in the ring holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SegmentState {
+    /// Prepared for use, no record in it.
+    Clean,
+    /// Records are appended here.
+    Active,
+    /// Full, and retained.
+    Sealed,
+    /// Released by a checkpoint; it may be recycled.
+    Reclaimable,
+    /// Not yet used, since the ring has not been round.
+    Unused,
+    /// Being prepared for its next use.
+    Recycling,
+    /// Its header does not verify.
+    Unreadable,
+}
+
+impl fmt::Display for SegmentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SegmentState::Clean => "clean",
+            SegmentState::Active => "active",
+            SegmentState::Sealed => "sealed",
+            SegmentState::Reclaimable => "reclaimable",
+            SegmentState::Unused => "unused",
+            SegmentState::Recycling => "recycling",
+            SegmentState::Unreadable => "unreadable",
+        })
+    }
+}
+
+/// One place in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentStat {
+    /// Which place, from 0.
+    pub slot: u32,
+    /// The sequence number in its header, if that verifies.
+    pub sequence: Option<u32>,
+    /// What it holds.
+    pub state: SegmentState,
+}
+
+/// A log's state as seen from outside. Positions are LSNs, sizes are bytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stat {
+    /// The log's directory.
+    pub path: PathBuf,
+    /// The log's random identity, in hexadecimal.
+    pub log_id: String,
+    /// The version of its format.
+    pub format_version: u32,
+    /// Bytes of a segment.
+    pub segment_size: u64,
+    /// How many segments the ring has.
+    pub segments: u32,
+    /// Bytes of the ring.
+    pub capacity: u64,
+    /// The newest incarnation.
+    pub epoch: u64,
+    /// Where that began.
+    pub epoch_start: Lsn,
+    /// Everything below has been released, as the newest checkpoint slot says.
+    pub trimmed: Lsn,
+    /// Everything below is proven durable, by a checkpoint slot or by evidence in the log. The
+    /// writer may know of more.
+    pub durable: Lsn,
+    /// The end of the committed records.
+    pub committed: Lsn,
+    /// Callers' records between `trimmed` and `committed`.
+    pub records: u64,
+    /// Their payload, in bytes.
+    pub payload_bytes: u64,
+    /// It was closed in order.
+    pub clean_shutdown: bool,
+    /// A sync has failed.
+    pub poisoned: bool,
+    /// The process that has it open for writing.
+    pub writer: Option<u32>,
+    /// Each place in the ring.
+    pub segment_map: Vec<SegmentStat>,
+    /// What the last recovery found.
+    pub last_recovery: RecoveryReport,
+}
+
+impl Observer {
+    /// Looks at the log in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Wal::open`](crate::Wal::open), but for locks and damaged records.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Observer, OpenError> {
+        let dir = dir.as_ref().to_owned();
+        let ring = RingFile::open(&dir, false)?;
+        let head = recovery::read_head(&ring)?;
+        Ok(Observer { dir, ring, head })
+    }
+
+    /// The sizes that the log was created with.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.head.geometry
+    }
+
+    /// The log's state at this moment. It walks what is retained.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to read, or the writer overtook the walk again and again.
+    pub fn stat(&mut self) -> Result<Stat, ReadError> {
+        let checkpoint = read_checkpoint(&self.ring, &self.head)?;
+        let mut cursor = self.cursor(Position::Oldest)?;
+        let start = cursor.position();
+        let (mut records, mut payload_bytes) = (0, 0);
+        loop {
+            match cursor.next() {
+                Ok(Some(record)) => {
+                    records += 1;
+                    payload_bytes += record.payload().len() as u64;
+                }
+                Ok(None) => break,
+                Err(ReadError::Overwritten { oldest, .. }) => {
+                    // The writer is ahead of us: count what is retained now.
+                    cursor = self.cursor(Position::At(oldest))?;
+                    (records, payload_bytes) = (0, 0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let committed = cursor.position();
+        let durable = cursor.proven.max(checkpoint.durable);
+        let geometry = self.head.geometry;
+        Ok(Stat {
+            path: self.dir.clone(),
+            log_id: self.head.log_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            format_version: FORMAT_VERSION,
+            segment_size: geometry.segment_size(),
+            segments: geometry.segments(),
+            capacity: geometry.capacity(),
+            epoch: checkpoint.epoch,
+            epoch_start: checkpoint.epoch_start,
+            trimmed: checkpoint.trimmed.max(start),
+            durable: durable.min(committed),
+            committed,
+            records,
+            payload_bytes,
+            clean_shutdown: checkpoint.clean,
+            poisoned: checkpoint.poisoned,
+            writer: files::writer_of(&self.dir),
+            segment_map: self.segment_map(checkpoint.trimmed, committed)?,
+            last_recovery: RecoveryReport::from_summary(checkpoint.epoch, &checkpoint.recovery),
+        })
+    }
+
+    /// Reads records in order, as copies.
+    ///
+    /// # Errors
+    ///
+    /// The position lies below what is retained.
+    pub fn cursor(&self, from: Position) -> Result<Cursor, ReadError> {
+        let ring = RingFile::open(&self.dir, false)?;
+        let checkpoint = read_checkpoint(&ring, &self.head)?;
+        let oldest = self.head.geometry.normalize(checkpoint.trimmed);
+        let at = match from {
+            Position::At(lsn) if lsn < oldest && lsn != checkpoint.trimmed => {
+                return Err(ReadError::Trimmed { lsn, oldest });
+            }
+            Position::At(lsn) => {
+                let (_, offset) = self.head.geometry.split(lsn);
+                let end = self.head.geometry.record_end();
+                if lsn.get() % 16 != 0 || !(FIRST_RECORD..=end).contains(&offset) {
+                    return Err(ReadError::NotARecord { lsn });
+                }
+                lsn
+            }
+            Position::Oldest | Position::Newest => oldest,
+        };
+        let mut cursor = Cursor::new(ring, self.head, checkpoint, at);
+        if from == Position::Newest {
+            while cursor.next()?.is_some() {}
+        } else if let Position::At(lsn) = from {
+            cursor.check_start(lsn)?;
+        }
+        Ok(cursor)
+    }
+
+    fn segment_map(&self, trimmed: Lsn, committed: Lsn) -> Result<Vec<SegmentStat>, ReadError> {
+        let geometry = self.head.geometry;
+        let oldest = geometry.sequence(geometry.normalize(trimmed));
+        let active = geometry.sequence(geometry.normalize(committed));
+        let mut map = Vec::new();
+        for slot in 0..geometry.segments() {
+            let mut bytes = [0; FIRST_RECORD as usize];
+            read(&self.ring, geometry.segment_offset(slot), &mut bytes)?;
+            // Whatever lap it is of: the header says.
+            let log_id = &self.head.log_id;
+            let evidence = SegmentHeader::verify(&bytes, log_id, u32::MAX, Lsn::ZERO);
+            let (sequence, state) = match evidence {
+                SegmentHeaderEvidence::Zero if active < geometry.segments() => {
+                    (None, SegmentState::Unused)
+                }
+                SegmentHeaderEvidence::Zero => (None, SegmentState::Recycling),
+                SegmentHeaderEvidence::Older(header) => {
+                    let sequence = header.sequence;
+                    let state = match sequence {
+                        _ if sequence < oldest => SegmentState::Reclaimable,
+                        _ if sequence < active => SegmentState::Sealed,
+                        _ if sequence == active => SegmentState::Active,
+                        _ => SegmentState::Clean,
+                    };
+                    (Some(sequence), state)
+                }
+                _ => (None, SegmentState::Unreadable),
+            };
+            map.push(SegmentStat { slot, sequence, state });
+        }
+        Ok(map)
+    }
+}
+
+fn read(ring: &RingFile, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+    let result = ring.file.read_exact_at(bytes, offset);
+    Ok(result.map_err(file_error("read", &ring.path))?)
+}
+
+/// The newest checkpoint. A slot that is being written may not verify; the other one does.
+fn read_checkpoint(ring: &RingFile, head: &Head) -> Result<Checkpoint, ReadError> {
+    let superblock =
+        Superblock { log_id: head.log_id, geometry: head.geometry, created_unix_ms: 0 };
+    let read: ReadAt<'_> = Box::new(|offset, bytes| ring.file.read_exact_at(bytes, offset));
+    // The writer may be at work on one slot when we read it, and on the other when we read that.
+    for _ in 0..100 {
+        let found = recovery::read_checkpoint(&read, &superblock);
+        if let Some(found) = found.map_err(file_error("read", &ring.path))? {
+            return Ok(found.checkpoint);
+        }
+    }
+    Err(OpenError::NoCheckpoint(ring.path.clone()).into())
+}
