@@ -5,6 +5,8 @@
 //! log in turn, round by round, with the median of the rounds' ratios. Quote those: on a shared
 //! machine the ratio holds where single times do not.
 
+#![allow(clippy::print_stdout)]
+
 mod support;
 
 use std::hint::black_box;

@@ -105,7 +105,7 @@ mod tests {
         }
     }
 
-    /// The same bytes one to 100,000 laps later never carry the same checksum, for usual ring sizes.
+    /// The same bytes one to 100,000 laps later never carry the same checksum.
     #[test]
     fn laps_differ() {
         for capacity in [1_u64 << 18, 1 << 22, 3 << 23, 1 << 28, 1 << 30, 1 << 36] {

@@ -11,6 +11,32 @@ use std::time::Duration;
 use crate::lsn::Lsn;
 use crate::sync::Arc;
 
+/// Why sizes cannot be those of a log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// The segment size is out of bounds or not a multiple of the page size.
+    #[error(
+        "a segment of {segment_size} bytes is not possible: it must be a multiple of 4096, at \
+         least 65536 (64 KiB) and at most 1073741824 (1 GiB)"
+    )]
+    SegmentSize {
+        /// The size asked for, in bytes.
+        segment_size: u64,
+    },
+    /// The ring is not a whole number of segments, or of too few or too many.
+    #[error(
+        "a ring of {size} bytes is not possible with segments of {segment_size} bytes: it must be \
+         a multiple of them, at least two, at most 4294967295"
+    )]
+    Size {
+        /// The ring size asked for, in bytes.
+        size: u64,
+        /// The segment size asked for, in bytes.
+        segment_size: u64,
+    },
+}
+
 /// The operating system refused an operation on a file of the log.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}: {source}", path.display())]
@@ -383,7 +409,7 @@ pub enum CloseError {
 #[allow(missing_docs)]
 pub enum Error {
     #[error(transparent)]
-    Geometry(#[from] crate::geometry::GeometryError),
+    Geometry(#[from] GeometryError),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error(transparent)]

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::error::GeometryError;
 use crate::lsn::Lsn;
 
 /// Page size of the format: superblock, checkpoint slots and footers take one page each.
@@ -21,32 +22,6 @@ pub(crate) const DATA_OFFSET: u64 = 2 << 20;
 const SEGMENT_SIZE_MIN: u64 = 64 << 10;
 const SEGMENT_SIZE_MAX: u64 = 1 << 30;
 const SEGMENTS_MIN: u64 = 2;
-
-/// Why sizes cannot be those of a log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum GeometryError {
-    /// The segment size is out of bounds or not a multiple of the page size.
-    #[error(
-        "a segment of {segment_size} bytes is not possible: it must be a multiple of 4096, at \
-         least 65536 (64 KiB) and at most 1073741824 (1 GiB)"
-    )]
-    SegmentSize {
-        /// The size asked for, in bytes.
-        segment_size: u64,
-    },
-    /// The ring is not a whole number of segments, or of too few or too many.
-    #[error(
-        "a ring of {size} bytes is not possible with segments of {segment_size} bytes: it must be \
-         a multiple of them, at least two, at most 4294967295"
-    )]
-    Size {
-        /// The ring size asked for, in bytes.
-        size: u64,
-        /// The segment size asked for, in bytes.
-        segment_size: u64,
-    },
-}
 
 /// The sizes of a log: how large the ring is and how it is cut into segments.
 ///
@@ -100,12 +75,14 @@ impl Geometry {
         segment_size: u64,
         data_offset: u64,
     ) -> Result<Geometry, GeometryError> {
-        let pages = segment_size % PAGE_SIZE == 0 && data_offset % PAGE_SIZE == 0;
+        let pages = segment_size.is_multiple_of(PAGE_SIZE) && data_offset.is_multiple_of(PAGE_SIZE);
         if !pages || !(2 * PAGE_SIZE..=SEGMENT_SIZE_MAX).contains(&segment_size) {
             return Err(GeometryError::SegmentSize { segment_size });
         }
         let segments = size / segment_size;
-        if size % segment_size != 0 || !(SEGMENTS_MIN..=u64::from(u32::MAX)).contains(&segments) {
+        if !size.is_multiple_of(segment_size)
+            || !(SEGMENTS_MIN..=u64::from(u32::MAX)).contains(&segments)
+        {
             return Err(GeometryError::Size { size, segment_size });
         }
         if !(3 * PAGE_SIZE..=DATA_OFFSET).contains(&data_offset) {

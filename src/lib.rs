@@ -28,10 +28,10 @@ mod wait;
 mod wal;
 
 pub use error::{
-    AppendError, CheckpointError, CloseError, Corruption, CreateError, Error, FileError, OpenError,
-    PathError, ReadError, SyncFailure, WaitError,
+    AppendError, CheckpointError, CloseError, Corruption, CreateError, Error, FileError,
+    GeometryError, OpenError, PathError, ReadError, SyncFailure, WaitError,
 };
-pub use geometry::{Geometry, GeometryError};
+pub use geometry::Geometry;
 pub use lsn::Lsn;
 pub use metrics::Metrics;
 pub use options::{Durability, OnFull, Options};

@@ -10,12 +10,12 @@ use std::ptr::NonNull;
 use crate::durability::Durable;
 use crate::error::WaitError;
 use crate::geometry::{Geometry, PAGE_SIZE};
-use crate::layout::Checkpoint;
+use crate::layout::{Checkpoint, Identity};
 use crate::lsn::Lsn;
 use crate::options::Options;
 use crate::reader::{Position, Reader, Tail};
 use crate::region::{Backing, Persist, Region, Syncer};
-use crate::ring::{CLOSED, Identity, Refusal, Reservation, Ring, StartPositions};
+use crate::ring::{CLOSED, Refusal, Reservation, Ring, StartPositions};
 use crate::segments::prepare::prepare_segment;
 use crate::segments::{Janitor, SlotWriter};
 use crate::sync::Arc;
@@ -51,7 +51,7 @@ struct Instant;
 
 impl Persist for Instant {
     fn persist(&mut self, _range: Range<u64>) -> io::Result<()> {
-        loom::thread::yield_now();
+        crate::sync::yield_now();
         Ok(())
     }
 }

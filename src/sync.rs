@@ -50,9 +50,10 @@ mod imp {
 
 #[cfg(wal_loom)]
 mod imp {
+    pub use loom::cell::UnsafeCell as WatchedCell;
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
-    pub use loom::thread::{JoinHandle, Thread, current};
+    pub use loom::thread::{JoinHandle, Thread, current, yield_now};
     /// Reference counts are the standard library's; they are not what the models are about.
     pub use std::sync::Arc;
 
@@ -96,8 +97,8 @@ mod imp {
     /// Loom runs what is written, in order: nothing to keep a compiler from.
     pub fn compiler_fence(_order: Ordering) {}
 
-    /// Loom has no time. A short sleep is polling: others run, then it returns. A long one waits for
-    /// its wake-up, so that a lost one is a deadlock that loom reports.
+    /// Loom has no time. A short sleep is polling: others run, then it returns. A long one waits
+    /// for its wake-up, so that a lost one is a deadlock that loom reports.
     pub fn park_timeout(timeout: std::time::Duration) -> bool {
         let polls = timeout < std::time::Duration::from_millis(100);
         if polls {

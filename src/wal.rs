@@ -13,7 +13,7 @@ use crate::files::{self, DirectoryLock, RingFile, file_error};
 use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE, RECORD_HEADER_LEN};
 use crate::layout::checkpoint::Boot;
 use crate::layout::record::aligned_len;
-use crate::layout::{Checkpoint, Superblock};
+use crate::layout::{Checkpoint, Identity, Superblock};
 use crate::lsn::Lsn;
 use crate::metrics::{Metrics, count};
 use crate::options::{Durability, OnFull, Options};
@@ -21,7 +21,7 @@ use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryReport};
 use crate::region::{Mapped, Region};
 use crate::ring::{
-    CLOSED, Granted, Identity, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
+    CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
 };
 use crate::segments::{Janitor, SlotWriter};
 use crate::sync::{self, Arc, JoinHandle, Mutex, lock};

@@ -53,16 +53,27 @@ impl FloorRing {
         if offset + len > self.size {
             offset = 0;
         }
-        // SAFETY: `offset + len` lies in the mapping. Claims of different laps may overlap: the
-        // floor does not look at its bytes, which is why it is only a floor.
-        unsafe {
-            let record = self.map.as_mut_ptr().add(offset as usize);
-            std::ptr::copy_nonoverlapping(payload.as_ptr(), record.add(16), payload.len());
-            record.add(8).cast::<u64>().write(at);
-            let word = AtomicU64::from_ptr(record.cast());
-            word.store(u64::from(crc) << 32 | len, Ordering::Release);
-        }
+        self.write(offset, payload, crc, len, at);
         at
+    }
+
+    /// Copies payload and header to `offset`, then stores the commit word.
+    #[inline]
+    fn write(&self, offset: u64, payload: &[u8], crc: u32, len: u64, at: u64) {
+        // SAFETY: `offset + len` lies in the mapping, and so does all that is computed from it.
+        let record = unsafe { self.map.as_mut_ptr().add(offset as usize) };
+        // SAFETY: as above; 16 header bytes come first.
+        let target = unsafe { record.add(16) };
+        // SAFETY: claims of different laps may overlap, but the floor does not look at its bytes,
+        // which is why it is only a floor; `payload` is not in the mapping.
+        unsafe { std::ptr::copy_nonoverlapping(payload.as_ptr(), target, payload.len()) };
+        // SAFETY: in the mapping.
+        let tag = unsafe { record.add(8) }.cast::<u64>();
+        // SAFETY: in the mapping and aligned to 8, as the offset is to 16.
+        unsafe { tag.write(at) };
+        // SAFETY: in the mapping, aligned, and accessed as an atomic only, but for the zeroing.
+        let word = unsafe { AtomicU64::from_ptr(record.cast()) };
+        word.store(u64::from(crc) << 32 | len, Ordering::Release);
     }
 
     /// Runs `work` while a second thread zeroes as many bytes as it appends; returns the time until
@@ -84,11 +95,10 @@ impl FloorRing {
                     }
                     // Half a ring ahead, out of the producers' way.
                     let offset = (zeroed + self.size / 2) & (self.size - 1) & !(PIECE - 1);
-                    // SAFETY: the piece lies in the mapping; as in `append`, nobody looks at it.
-                    unsafe {
-                        let start = self.map.as_mut_ptr().add(offset as usize);
-                        std::ptr::write_bytes(start, 0, PIECE as usize);
-                    }
+                    // SAFETY: the piece lies in the mapping.
+                    let start = unsafe { self.map.as_mut_ptr().add(offset as usize) };
+                    // SAFETY: as above; as in `write`, nobody looks at the bytes.
+                    unsafe { std::ptr::write_bytes(start, 0, PIECE as usize) };
                     zeroed += PIECE;
                 }
             });

@@ -18,5 +18,12 @@ pub(crate) use superblock::Superblock;
 /// A log's random identity.
 pub(crate) type LogId = [u8; 16];
 
+/// Which log, and which incarnation of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) log_id: LogId,
+    pub(crate) epoch: u64,
+}
+
 /// The version of the format that this build reads and writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -42,7 +42,10 @@ fn pin(ring: &Ring, lsn: Lsn) -> Result<Pin<'_>, ReadError> {
 /// The record at `lsn`, verified.
 pub(crate) fn get(ring: &Ring, lsn: Lsn) -> Result<PinnedRecord<'_>, ReadError> {
     let (_, offset) = ring.geometry().split(lsn);
-    if lsn.get() % 16 != 0 || offset < FIRST_RECORD || offset >= ring.geometry().record_end() {
+    if !lsn.get().is_multiple_of(16)
+        || offset < FIRST_RECORD
+        || offset >= ring.geometry().record_end()
+    {
         return Err(ReadError::NotARecord { lsn });
     }
     let pin = pin(ring, lsn)?;
@@ -133,7 +136,7 @@ fn segment_epoch(ring: &Ring, pin: &Pin<'_>, sequence: u32) -> Result<u64, ReadE
 pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<(), ReadError> {
     let geometry = ring.geometry();
     let (_, offset) = geometry.split(lsn);
-    if lsn.get() % 16 != 0 || offset < FIRST_RECORD || offset > geometry.record_end() {
+    if !lsn.get().is_multiple_of(16) || offset < FIRST_RECORD || offset > geometry.record_end() {
         return Err(ReadError::NotARecord { lsn });
     }
     let pin = pin(ring, lsn)?;
@@ -162,7 +165,8 @@ pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<(), ReadError> {
 /// ```
 /// # use kaelix_wal::{Geometry, Options, Position, Wal};
 /// # let dir = tempfile::tempdir()?;
-/// # let wal = Wal::create(dir.path().join("log"), Geometry::new(1 << 20, 1 << 18)?, Options::new())?;
+/// # let geometry = Geometry::new(1 << 20, 1 << 18)?;
+/// # let wal = Wal::create(dir.path().join("log"), geometry, Options::new())?;
 /// for order in ["first", "second"] {
 ///     wal.append(order.as_bytes())?;
 /// }

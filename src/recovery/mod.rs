@@ -2,8 +2,8 @@
 //!
 //! 1. Nothing is believed that was not verified. Everything is read with `pread`, so a file cut
 //!    short or a bad block is an error and not a signal.
-//! 2. First the [`scan`](scan::survey) walks all that is retained and [`decide`] judges each piece of
-//!    evidence; it writes nothing. Corruption of acknowledged data is refused here, with the log
+//! 2. First the [`scan`](scan::survey) walks all that is retained and [`decide`] judges each piece
+//!    of evidence; it writes nothing. Corruption of acknowledged data is refused here, with the log
 //!    as it was found.
 //! 3. Then [`apply`](apply::apply) writes, in an order that makes a crash at any point harmless:
 //!    pads over holes, zeros beyond the cut, re-dirty and sync what is to be served, and only then
@@ -114,7 +114,10 @@ fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool 
     let end = geometry.lsn(u32::MAX, geometry.record_end());
     let possible = |lsn: Lsn| {
         let (_, offset) = geometry.split(lsn);
-        lsn <= end && lsn.get() % 16 == 0 && offset >= 64 && offset <= geometry.record_end()
+        lsn <= end
+            && lsn.get().is_multiple_of(16)
+            && offset >= 64
+            && offset <= geometry.record_end()
     };
     let positions = [checkpoint.trimmed, checkpoint.durable, checkpoint.epoch_start];
     let within_a_lap = checkpoint.durable <= checkpoint.trimmed + geometry.capacity();

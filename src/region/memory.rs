@@ -25,7 +25,7 @@ unsafe impl Sync for Region {}
 impl Region {
     pub(crate) fn new(backing: Arc<dyn Backing>) -> Region {
         let (base, len) = backing.memory();
-        assert!(base.as_ptr() as usize % 4096 == 0, "a backing is page-aligned");
+        assert!((base.as_ptr() as usize).is_multiple_of(4096), "a backing is page-aligned");
         Region { base, len, backing }
     }
 
@@ -45,7 +45,7 @@ impl Region {
     /// The atomic word at `offset`, a multiple of 8.
     #[inline]
     pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
-        assert!(offset % 8 == 0, "a word is aligned");
+        assert!(offset.is_multiple_of(8), "a word is aligned");
         let address = self.address(offset, 8).as_ptr().cast::<u64>();
         // SAFETY:
         // - valid for reads and writes, and alive as long as `self`: `address` checks the bounds,
@@ -59,7 +59,7 @@ impl Region {
     /// The record headers of a segment whose first `len` bytes lie at `offset`. One check of the
     /// bounds serves a whole walk.
     pub(crate) fn words(&self, offset: u64, len: u32) -> Words<'_> {
-        assert!(offset % 16 == 0 && len % 16 == 0, "records are aligned");
+        assert!(offset.is_multiple_of(16) && len.is_multiple_of(16), "records are aligned");
         Words { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
     }
 
@@ -67,7 +67,7 @@ impl Region {
     /// serves all that is done in it.
     #[inline]
     pub(crate) fn space(&self, offset: u64, len: u32) -> Space<'_> {
-        assert!(offset % 16 == 0 && len >= 16, "a record is aligned and holds its header");
+        assert!(offset.is_multiple_of(16) && len >= 16, "a record is aligned and holds its header");
         Space { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
     }
 
@@ -122,7 +122,7 @@ impl<'a> Words<'a> {
     /// The two header words of the record at `offset` in the segment.
     #[inline]
     pub(crate) fn header(&self, offset: u32) -> (&'a AtomicU64, &'a AtomicU64) {
-        assert!(offset < self.len && offset % 16 == 0, "a record starts in its segment");
+        assert!(offset < self.len && offset.is_multiple_of(16), "a record starts in its segment");
         // SAFETY: below `len`, and `Region::words` checked that `len` bytes are in bounds.
         let address = unsafe { self.start.add(offset as usize) };
         let space = Space { start: address, len: 16, _region: PhantomData };

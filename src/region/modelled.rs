@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Backing;
-use crate::sync::{AtomicU64, Ordering, ProcessMutex, lock_process};
+use crate::sync::{AtomicU64, Ordering, ProcessMutex, WatchedCell, lock_process};
 
 /// The backing's memory is not used, but its syncers are.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ struct Inner {
 
 struct Granule {
     words: [AtomicU64; 2],
-    watch: loom::cell::UnsafeCell<()>,
+    watch: WatchedCell<()>,
 }
 
 // SAFETY: the plain bytes are touched only after their granules' cells were, which fail the model
@@ -66,7 +66,7 @@ impl Region {
         let granule = granules.entry(offset / 16).or_insert_with(|| {
             Box::new(Granule {
                 words: [AtomicU64::new(0), AtomicU64::new(0)],
-                watch: loom::cell::UnsafeCell::new(()),
+                watch: WatchedCell::new(()),
             })
         });
         let granule: *const Granule = &**granule;

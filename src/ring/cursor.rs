@@ -97,7 +97,7 @@ impl TailWord {
     /// Whether that was a claim is the caller's to see (rules 2, 3 and 5).
     #[inline]
     pub(crate) fn fetch_claim(&self, len: u32) -> Tail {
-        debug_assert!(len <= FETCH_ADD_LEN_MAX && len % 16 == 0);
+        debug_assert!(len <= FETCH_ADD_LEN_MAX && len.is_multiple_of(16));
         // Acquire: takes over the zeroed segment from the rotation.
         Tail(self.0.fetch_add(u64::from(len), Ordering::Acquire))
     }

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use crate::checksum::Seed;
 use crate::error::SyncFailure;
 use crate::geometry::Geometry;
-use crate::layout::{LogId, RecordKind, Tag};
+use crate::layout::{Identity, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, count};
 use crate::region::Region;
@@ -50,13 +50,6 @@ pub use reservation::Reservation;
 
 use cursor::TailWord;
 use pins::{PinSlot, Pins};
-
-/// Which log, and which incarnation of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Identity {
-    pub(crate) log_id: LogId,
-    pub(crate) epoch: u64,
-}
 
 /// Where a ring starts: what recovery found.
 #[derive(Clone, Copy, Debug)]

@@ -27,7 +27,8 @@ use crate::metrics::count;
 /// use std::io::Write;
 /// # use kaelix_wal::{Geometry, Options, Wal};
 /// # let dir = tempfile::tempdir()?;
-/// # let wal = Wal::create(dir.path().join("log"), Geometry::new(1 << 20, 1 << 18)?, Options::new())?;
+/// # let geometry = Geometry::new(1 << 20, 1 << 18)?;
+/// # let wal = Wal::create(dir.path().join("log"), geometry, Options::new())?;
 /// let mut reservation = wal.reserve(64)?;
 /// write!(reservation, "order {}", 4711)?;
 /// let lsn = reservation.commit_written();
@@ -145,6 +146,9 @@ unsafe impl BufMut for Reservation<'_> {
         self.len - self.written
     }
 
+    /// # Safety
+    ///
+    /// As the trait demands; every byte is initialised here, so there is nothing to violate.
     unsafe fn advance_mut(&mut self, count: usize) {
         assert!(count <= self.remaining_mut(), "advanced beyond the reserved length");
         self.written += count;

@@ -7,9 +7,8 @@
 
 use crate::files::unix_ms;
 use crate::geometry::{FIRST_RECORD, Geometry};
-use crate::layout::SegmentHeader;
+use crate::layout::{Identity, SegmentHeader};
 use crate::region::Region;
-use crate::ring::Identity;
 use crate::sync::{Ordering, fence};
 
 /// Prepares segment `sequence` in its ring slot.

@@ -6,8 +6,9 @@ use super::{kill, new_image, open, tiny};
 use crate::error::ReadError;
 use crate::geometry::Geometry;
 use crate::inspect::Observer;
+use crate::layout::Identity;
 use crate::region::{Region, Simulated};
-use crate::ring::{Identity, Ring, StartPositions};
+use crate::ring::{Ring, StartPositions};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::{CloseError, Durability, OnFull, Options, Position, Wal};
 

@@ -58,6 +58,10 @@ pub fn floors(source: &Source, floors: &Floors) -> Vec<String> {
     let Some(from) = module.first() else {
         return Vec::new();
     };
+    if *from == "tests" {
+        // Tests of the whole look at every floor.
+        return Vec::new();
+    }
     if floors.row(from).is_none() {
         return vec![source.at(1, &format!("`{from}` has no row in FLOORS"))];
     }

@@ -23,6 +23,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("reader", 6),
     ("wal", 8),
     ("inspect", 8),
+    ("model", 8),
 ];
 
 /// Imports allowed on one floor, as (from, to). `to` stands above `from` in [`FLOORS`], so that the
@@ -46,8 +47,22 @@ pub const SHIM: &str = "src/sync.rs";
 pub const SHIMMED: &[&str] = &["std::sync", "core::sync", "alloc::sync", "std::thread", "loom"];
 
 /// The files that may say `unsafe`; a folder ends in `/`. A row that is no longer needed goes.
-pub const UNSAFE: &[&str] =
-    &["src/region/", "src/ring/reservation.rs", "src/ring/append.rs", "src/reader/record.rs"];
+///
+/// `region` touches memory; `claim`, `record` and `prepare` turn the protocol's rights into access;
+/// `janitor`, `slots` and `apply` prove that they hold such a right; `reservation` implements an
+/// unsafe trait. `model` stands in for a janitor, and the benchmark floor writes to a bare mapping.
+pub const UNSAFE: &[&str] = &[
+    "src/region/",
+    "src/ring/claim.rs",
+    "src/ring/reservation.rs",
+    "src/reader/record.rs",
+    "src/segments/janitor.rs",
+    "src/segments/prepare.rs",
+    "src/segments/slots.rs",
+    "src/recovery/apply.rs",
+    "src/model.rs",
+    "benches/support/floor.rs",
+];
 
 /// The longest function, in lines from `fn` to the closing brace.
 pub const FUNCTION_LINES_MAX: usize = 70;
