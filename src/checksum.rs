@@ -32,31 +32,51 @@ impl Seed {
         Seed(hasher.finalize())
     }
 
+    /// What all records with this tag have in common.
+    #[inline]
+    pub(crate) fn for_tag(self, tag: u64) -> TagSeed {
+        let stream = (tag as u32).wrapping_mul(STREAM_MIX);
+        let kind = ((tag >> 32) as u32).wrapping_mul(KIND_MIX).rotate_left(15);
+        TagSeed(self.0 ^ stream ^ kind)
+    }
+
     /// Starts the checksum of a record with this tag and this length (header included, bytes).
     #[inline]
     pub(crate) fn start(self, tag: u64, record_len: u32) -> RecordChecksum {
-        let stream = (tag as u32).wrapping_mul(STREAM_MIX);
-        let kind = ((tag >> 32) as u32).wrapping_mul(KIND_MIX).rotate_left(15);
-        let len = record_len.wrapping_mul(LEN_MIX).rotate_left(7);
-        RecordChecksum(crc32fast::Hasher::new_with_initial(self.0 ^ stream ^ kind ^ len))
+        self.for_tag(tag).start(record_len)
     }
 }
 
-/// A record's checksum under way: payload bytes go in, the LSN completes it.
-#[derive(Clone)]
-pub(crate) struct RecordChecksum(crc32fast::Hasher);
+/// A seed with a record's tag folded in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TagSeed(u32);
+
+impl TagSeed {
+    /// Starts the checksum of a record of this length (header included, bytes).
+    #[inline]
+    pub(crate) fn start(self, record_len: u32) -> RecordChecksum {
+        RecordChecksum(self.0 ^ record_len.wrapping_mul(LEN_MIX).rotate_left(7))
+    }
+}
+
+/// A record's checksum under way: payload bytes go in, the LSN completes it. One word, so that it
+/// stays in a register while the claim is made.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordChecksum(u32);
 
 impl RecordChecksum {
     /// Adds payload bytes.
     #[inline]
     pub(crate) fn update(&mut self, payload: &[u8]) {
-        self.0.update(payload);
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(payload);
+        self.0 = hasher.finalize();
     }
 
     /// The checksum, for a record that starts at `lsn`.
     #[inline]
     pub(crate) fn finish(self, lsn: Lsn) -> u32 {
-        self.0.finalize() ^ fold_lsn(lsn)
+        self.0 ^ fold_lsn(lsn)
     }
 }
 

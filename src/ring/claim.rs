@@ -99,7 +99,7 @@ impl Ring {
         parts: impl IntoIterator<Item = &'p [u8]>,
     ) -> Prepared {
         let record_len = (len + RECORD_HEADER_LEN) as u32;
-        let mut checksum = self.seed.start(self.data_tag.bits(), record_len);
+        let mut checksum = self.data_seed.start(record_len);
         for part in parts {
             checksum.update(part);
         }

@@ -33,7 +33,7 @@ mod reservation;
 
 use std::time::{Duration, Instant};
 
-use crate::checksum::Seed;
+use crate::checksum::{Seed, TagSeed};
 use crate::error::SyncFailure;
 use crate::geometry::Geometry;
 use crate::layout::{Identity, RecordKind, Tag};
@@ -86,6 +86,7 @@ pub(crate) struct Ring {
     identity: Identity,
     seed: Seed,
     data_tag: Tag,
+    data_seed: TagSeed,
     /// Where the active segment lies: a hint that takes arithmetic off the claim's path.
     active: CachePadded<AtomicU64>,
     prepared: CachePadded<AtomicU64>,
@@ -130,10 +131,13 @@ impl Ring {
     ) -> Ring {
         let (sequence, offset) = geometry.split(start.end);
         let end = geometry.normalize(start.end);
+        let seed = Seed::new(&identity.log_id, identity.epoch);
+        let data_tag = Tag::new(0, RecordKind::Data, 0, identity.epoch);
         Ring {
             tail: CachePadded::new(TailWord::new(Tail::new(sequence, offset))),
-            seed: Seed::new(&identity.log_id, identity.epoch),
-            data_tag: Tag::new(0, RecordKind::Data, 0, identity.epoch),
+            seed,
+            data_tag,
+            data_seed: seed.for_tag(data_tag.bits()),
             active: CachePadded::new(AtomicU64::new(Base::of(&geometry, sequence).pack())),
             region,
             geometry,

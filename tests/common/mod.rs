@@ -225,7 +225,12 @@ pub fn read_all(wal: &Wal, from: Position) -> Vec<(Lsn, Vec<u8>)> {
 
 /// CRC-32 as in zlib, bit by bit.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
+    crc32_from(bytes, 0)
+}
+
+/// Goes on from another CRC-32.
+pub fn crc32_from(bytes: &[u8], start: u32) -> u32 {
+    let mut crc = !start;
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
