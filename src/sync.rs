@@ -170,6 +170,11 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
     condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Is this thread unwinding?
+pub fn panicking() -> bool {
+    std::thread::panicking()
+}
+
 /// Locks, and goes on if a thread panicked while it held the lock: every value that we keep under
 /// a lock is valid after each of its single assignments.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -187,13 +187,14 @@ impl Wal {
 
     fn spawn_threads(&self) -> std::io::Result<()> {
         let mut threads = lock(&self.threads);
-        let (janitor, durable) = (self.janitor.clone(), self.durable.clone());
+        let janitor = self.janitor.clone();
+        let watch = PoisonOnPanic(self.durable.clone());
         threads.push(sync::spawn("wal-janitor", move || {
-            janitor.run(|failure| durable.poison(failure));
+            janitor.run(|failure| watch.0.poison(failure));
         })?);
         if self.options.durability != Durability::None {
-            let durable = self.durable.clone();
-            threads.push(sync::spawn("wal-flusher", move || durable.run_flusher())?);
+            let watch = PoisonOnPanic(self.durable.clone());
+            threads.push(sync::spawn("wal-flusher", move || watch.0.run_flusher())?);
         }
         Ok(())
     }
@@ -356,6 +357,7 @@ impl Wal {
         if self.ring.is_frozen() {
             return Err(CheckpointError::Closed);
         }
+        let lsn = self.ring.geometry().normalize(lsn);
         match reader::check_boundary(&self.ring, lsn) {
             Ok(()) => self.janitor.request(lsn),
             Err(ReadError::Trimmed { .. }) => {}
@@ -575,6 +577,19 @@ impl Wal {
                     capacity: self.ring.geometry().capacity(),
                 }
             }
+        }
+    }
+}
+
+/// A background thread that panics (a bug of ours) ends the log instead of leaving it half alive,
+/// with producers that wait for ever.
+struct PoisonOnPanic(Arc<Durable>);
+
+impl Drop for PoisonOnPanic {
+    fn drop(&mut self) {
+        if sync::panicking() {
+            let source = Arc::new(std::io::Error::other("a background thread of the log panicked"));
+            self.0.poison(SyncFailure { start: 0, end: 0, source });
         }
     }
 }

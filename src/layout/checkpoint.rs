@@ -224,6 +224,40 @@ pub(crate) fn newest(slots: [Option<Checkpoint>; 2]) -> Option<(usize, Checkpoin
 }
 
 #[cfg(test)]
+pub(super) const FIELDS: &[(&str, usize, usize)] = fields!(RawCheckpoint {
+    magic,
+    generation,
+    epoch,
+    epoch_start,
+    trimmed,
+    durable,
+    log_id,
+    boot_id,
+    file_identity,
+    flags,
+    writer_pid,
+    written_unix_ms,
+    recovery,
+    reserved,
+    crc
+});
+
+#[cfg(test)]
+pub(super) const RECOVERY_FIELDS: &[(&str, usize, usize)] = fields!(RawRecovery {
+    outcome,
+    holes_padded,
+    records,
+    bytes,
+    start,
+    cut,
+    beyond_records,
+    beyond_bytes,
+    cut_bytes,
+    duration_nanos,
+    proven_durable
+});
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -5,7 +5,26 @@
 //! 2. Bytes that come from a file are `Unverified*`. A trusted value comes only from `verify`,
 //!    which checks everything that a later line computes with.
 
+/// Name, offset and size of each field of a structure, for the test of `docs/format.md`.
+#[cfg(test)]
+macro_rules! fields {
+    ($structure:ty { $($field:ident),* $(,)? }) => {
+        &[$((
+            stringify!($field),
+            std::mem::offset_of!($structure, $field),
+            $crate::layout::field_size(|raw: &$structure| &raw.$field),
+        )),*]
+    };
+}
+
+#[cfg(test)]
+pub(crate) const fn field_size<S, F>(_: fn(&S) -> &F) -> usize {
+    size_of::<F>()
+}
+
 pub(crate) mod checkpoint;
+#[cfg(test)]
+mod format_doc;
 pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod superblock;

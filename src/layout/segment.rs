@@ -112,6 +112,17 @@ impl SegmentHeader {
 }
 
 #[cfg(test)]
+pub(super) const FIELDS: &[(&str, usize, usize)] = fields!(RawSegmentHeader {
+    sequence_word,
+    base,
+    epoch,
+    log_id,
+    prepared_unix_ms,
+    reserved,
+    crc
+});
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

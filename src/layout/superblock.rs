@@ -127,6 +127,23 @@ impl Superblock {
 }
 
 #[cfg(test)]
+pub(super) const FIELDS: &[(&str, usize, usize)] = fields!(RawSuperblock {
+    magic,
+    format_version,
+    header_len,
+    features_optional,
+    features_required,
+    log_id,
+    segment_size,
+    segments,
+    record_align,
+    data_offset,
+    created_unix_ms,
+    reserved,
+    crc
+});
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

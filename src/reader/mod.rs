@@ -139,17 +139,14 @@ pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<(), ReadError> {
     if !lsn.get().is_multiple_of(16) || offset < FIRST_RECORD || offset > geometry.record_end() {
         return Err(ReadError::NotARecord { lsn });
     }
+    let lsn = geometry.normalize(lsn);
     let pin = pin(ring, lsn)?;
     let end = ring.publish();
-    if geometry.normalize(lsn) == end || geometry.normalize(lsn) == ring.trimmed() {
+    if lsn == end || lsn == ring.trimmed() {
         return Ok(());
     }
     if lsn > end {
         return Err(ReadError::NotYet { lsn, end });
-    }
-    if offset == geometry.record_end() {
-        // Every published segment's records end there.
-        return Ok(());
     }
     locate_at_boundary(ring, &pin, lsn).map(|_| ())
 }
@@ -192,6 +189,7 @@ impl<'w> Reader<'w> {
         let (pin, at) = match from {
             Position::At(lsn) => {
                 check_boundary(ring, lsn)?;
+                let lsn = ring.geometry().normalize(lsn);
                 (pin(ring, lsn)?, lsn)
             }
             Position::Newest => {

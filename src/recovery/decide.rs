@@ -183,4 +183,28 @@ mod tests {
         }
         assert_eq!(rows.len(), 15 + 13);
     }
+
+    /// `docs/design.md` has each row's label, with its decision, and no row more.
+    #[test]
+    fn the_design_page_has_these_rows() {
+        let page = include_str!("../../docs/design.md");
+        let documented: std::collections::BTreeSet<(String, String)> = page
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+                let [.., label, decision] = cells[..] else { return None };
+                let decisions = ["accept", "end", "cut", "pad", "corrupt"];
+                decisions.contains(&decision).then(|| (label.to_owned(), decision.to_owned()))
+            })
+            .collect();
+        let records = RECORDS.into_iter().flat_map(|s| all().map(move |at| decide_record(s, at)));
+        let segments =
+            SEGMENTS.into_iter().flat_map(|s| all().map(move |at| decide_segment(s, at)));
+        let decided: std::collections::BTreeSet<(String, String)> = records
+            .chain(segments)
+            .map(|(label, row)| (label.to_owned(), format!("{row:?}").to_lowercase()))
+            .collect();
+        assert_eq!(documented, decided);
+    }
 }

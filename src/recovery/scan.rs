@@ -220,6 +220,12 @@ impl Walk<'_> {
             self.stop(at, row)?;
             return Ok(None);
         }
+        if self.rule.first {
+            // The newest epoch's: an older one's reservations did not outlive its process.
+            self.rule.epoch = self.rule.newest;
+            self.rule.first = false;
+            self.plan.last_epoch = self.rule.newest;
+        }
         let len = match evidence {
             Evidence::Claimed(len) => aligned_len(len),
             _ => self.unmarked_len(at)?,

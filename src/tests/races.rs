@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{kill, new_image, open, tiny};
+use super::{contents, kill, new_image, open, tiny};
 use crate::error::ReadError;
 use crate::geometry::Geometry;
 use crate::inspect::Observer;
@@ -197,4 +197,49 @@ fn an_observer_follows_through_reopens() {
         }
         assert!(cursor.next().expect("nothing was cut").is_none());
     }
+}
+
+/// A reservation that was open exactly at `trimmed`, in a segment that an older epoch had prepared,
+/// became a pad of that older epoch, which the next open took for damage.
+#[test]
+fn a_hole_at_trimmed_is_padded_in_the_newest_epoch() {
+    let (disk, wal) = on_new_disk(tiny(4), Options::new());
+    wal.append(&[1; 100]).expect("there is room");
+    wal.close().expect("nothing is in the way");
+    drop(wal);
+    let wal = open(&disk, 1, Options::new()).expect("it opens");
+    wal.append_durable(&[2; 100]).expect("the disk takes it");
+    wal.sync().expect("the disk takes it");
+    let reservation = wal.reserve(50).expect("there is room");
+    wal.append(&[3; 100]).expect("there is room");
+    let hole = reservation.lsn();
+    std::mem::forget(reservation);
+    let soon = Instant::now() + Duration::from_millis(20);
+    assert!(wal.wait_durable_deadline(hole, soon).is_err(), "it is held back");
+    assert_eq!(wal.watermarks().durable, hole);
+    wal.checkpoint(hole).expect("a boundary");
+    assert_eq!(wal.sync_checkpoint().expect("the disk takes it"), hole);
+    kill(wal);
+    let wal = open(&disk, 1, Options::new()).expect("it recovers");
+    assert_eq!(wal.recovery_report().holes_padded, 1);
+    wal.append_durable(&[4; 100]).expect("the disk takes it");
+    wal.close().expect("nothing is in the way");
+    drop(wal);
+    let wal = open(&disk, 1, Options::new()).expect("it opens again");
+    assert_eq!(contents(&wal), [[3; 100], [4; 100]]);
+}
+
+/// A checkpoint at the end of a record that ends its segment released nothing.
+#[test]
+fn a_checkpoint_at_a_segment_end_releases_the_segment() {
+    let options = Options::new().durability(Durability::None).on_full(OnFull::Fail);
+    let (_, wal) = on_new_disk(tiny(2), options);
+    wal.append(&[1; 4096 - 96 - 16]).expect("the rest of the first segment");
+    wal.append(&[2; 4096 - 64 - 16]).expect("the whole second segment");
+    let mut reader = wal.reader(Position::Oldest).expect("the oldest can be read");
+    let end = reader.next().expect("it verifies").expect("it is there").next_lsn();
+    drop(reader);
+    wal.checkpoint(end).expect("a boundary");
+    assert!(wal.reader(Position::At(end)).is_ok());
+    wal.append(&[3; 100]).expect("there is room now");
 }
