@@ -117,6 +117,18 @@ pub struct Stat {
     pub last_recovery: RecoveryReport,
 }
 
+/// How often `stat` counts again what a writer has overwritten meanwhile.
+const COUNTS_MAX: usize = 100;
+
+/// What a walk over the retained records found.
+struct Count {
+    start: Lsn,
+    committed: Lsn,
+    proven: Lsn,
+    records: u64,
+    payload_bytes: u64,
+}
+
 impl Observer {
     /// Looks at the log in `dir`.
     ///
@@ -142,27 +154,21 @@ impl Observer {
     ///
     /// The system refuses to read, or the writer overtook the walk again and again.
     pub fn stat(&mut self) -> Result<Stat, ReadError> {
-        let checkpoint = read_checkpoint(&self.ring, &self.head)?;
-        let mut cursor = self.cursor(Position::Oldest)?;
-        let start = cursor.position();
-        let (mut records, mut payload_bytes) = (0, 0);
-        loop {
-            match cursor.next() {
-                Ok(Some(record)) => {
-                    records += 1;
-                    payload_bytes += record.payload().len() as u64;
-                }
-                Ok(None) => break,
-                Err(ReadError::Overwritten { oldest, .. }) => {
-                    // The writer is ahead of us: count what is retained now.
-                    cursor = self.cursor(Position::At(oldest))?;
-                    (records, payload_bytes) = (0, 0);
-                }
-                Err(error) => return Err(error),
+        let mut walk = self.count();
+        for _ in 0..COUNTS_MAX {
+            match walk {
+                // The writer was ahead of us, or opened the log meanwhile: count again.
+                Err(
+                    ReadError::Overwritten { .. }
+                    | ReadError::Trimmed { .. }
+                    | ReadError::Cut { .. },
+                ) => walk = self.count(),
+                _ => break,
             }
         }
-        let committed = cursor.position();
-        let durable = cursor.proven.max(checkpoint.durable);
+        let Count { start, committed, proven, records, payload_bytes } = walk?;
+        let checkpoint = read_checkpoint(&self.ring, &self.head)?;
+        let durable = proven.max(checkpoint.durable);
         let geometry = self.head.geometry;
         Ok(Stat {
             path: self.dir.clone(),
@@ -184,6 +190,19 @@ impl Observer {
             segment_map: self.segment_map(checkpoint.trimmed, committed)?,
             last_recovery: RecoveryReport::from_summary(checkpoint.epoch, &checkpoint.recovery),
         })
+    }
+
+    /// Walks what is retained.
+    fn count(&self) -> Result<Count, ReadError> {
+        let mut cursor = self.cursor(Position::Oldest)?;
+        let start = cursor.position();
+        let (mut records, mut payload_bytes) = (0, 0);
+        while let Some(record) = cursor.next()? {
+            records += 1;
+            payload_bytes += record.payload().len() as u64;
+        }
+        let (committed, proven) = (cursor.position(), cursor.proven);
+        Ok(Count { start, committed, proven, records, payload_bytes })
     }
 
     /// Reads records in order, as copies.
