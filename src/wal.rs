@@ -256,12 +256,17 @@ impl Wal {
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
         let claim_len = self.claim_len(payload.len())?;
-        let prepared = self.ring.prepare(payload.len(), [payload]);
+        // One look at the `Arc`: the claim is a barrier for the compiler.
+        let ring = &*self.ring;
+        let base = ring.active_base();
+        let prepared = ring.prepare(payload.len(), [payload]);
         debug_assert_eq!(prepared.aligned_len(), claim_len);
-        let base = self.ring.active_base();
-        let granted = self.grant(claim_len, None)?;
-        let claim = self.ring.claim_at(base, granted, claim_len);
-        Ok(self.ring.commit_parts(claim, prepared, [payload]))
+        let granted = match ring.try_grant(claim_len) {
+            Ok(granted) => granted,
+            Err(refusal) => self.grant_waiting(claim_len, refusal, None)?,
+        };
+        let claim = ring.claim_at(base, granted, claim_len);
+        Ok(ring.commit_parts(claim, prepared, [payload]))
     }
 
     /// Appends one record whose payload is the concatenation of `parts`.
@@ -357,9 +362,8 @@ impl Wal {
         if self.ring.is_frozen() {
             return Err(CheckpointError::Closed);
         }
-        let lsn = self.ring.geometry().normalize(lsn);
         match reader::check_boundary(&self.ring, lsn) {
-            Ok(()) => self.janitor.request(lsn),
+            Ok(boundary) => self.janitor.request(boundary),
             Err(ReadError::Trimmed { .. }) => {}
             Err(ReadError::NotYet { end, .. }) => {
                 return Err(CheckpointError::Beyond { lsn, published: end });

@@ -97,6 +97,7 @@ fn bless() {
     longer[..5].copy_from_slice(b"short");
     longer.commit_len(5);
     wal.append_durable(b"the last durable one").expect("space");
+    evidence_at_a_distance(&wal);
     wal.append(b"a committed one").expect("space");
     wal.sync_checkpoint().expect("no sync failed");
     let prefix = summaries(&wal);
@@ -109,6 +110,15 @@ fn bless() {
     open.commit();
     wal.close().expect("no hole");
     save("v1-closed.txt", &place.path, &summaries(&wal));
+}
+
+/// Syncs up to an open reservation: the evidence lands behind it and points back over it.
+fn evidence_at_a_distance(wal: &Wal) {
+    let before = wal.append(b"in front of it").expect("space");
+    let mut open = wal.reserve(70).expect("space");
+    wal.wait_durable(before).expect("in front of the hole");
+    open.fill(b'-');
+    open.commit();
 }
 
 /// Opens an image; returns what was found.
@@ -299,10 +309,11 @@ fn the_fields_are_where_the_page_says() {
 #[test]
 fn a_log_of_this_build_reads_by_the_page() {
     let place = Place::new();
-    let mut kinds = [0; 6];
+    let (mut kinds, mut distant) = ([0; 6], 0);
     drop(place.create(Options::new()));
     for round in 0..4 {
         let wal = place.open(Options::new());
+        evidence_at_a_distance(&wal);
         for number in 0..40 {
             wal.append(&numbered(round, number, 37 * number as usize)).expect("space");
             if number % 9 == 0 {
@@ -319,6 +330,7 @@ fn a_log_of_this_build_reads_by_the_page() {
         for record in &read {
             kinds[record.kind as usize] += 1;
             if (record.kind, record.flags) == (5, 2) {
+                distant += u32::from(record.stream > 0);
                 let durable = record.lsn - u64::from(record.stream) * 16;
                 assert!(record.payload.is_empty() && durable <= record.lsn);
                 let boundary = read.iter().any(|other| other.lsn == durable);
@@ -326,5 +338,6 @@ fn a_log_of_this_build_reads_by_the_page() {
             }
         }
     }
+    assert!(distant >= 4, "{distant} records of evidence with a distance");
     assert!(kinds[1] >= 160 && kinds[2] >= 20 && kinds[5] >= 20, "{kinds:?}");
 }

@@ -23,7 +23,8 @@ const CLAIMED: u64 = 1 << 31;
 /// The space that a record of `record_len` bytes (header included) takes.
 #[inline]
 pub(crate) const fn aligned_len(record_len: u32) -> u32 {
-    record_len.next_multiple_of(RECORD_ALIGN as u32)
+    // Lengths stay far below 2^32 (a segment has at most 2^30 bytes), so nothing overflows.
+    (record_len + (RECORD_ALIGN as u32 - 1)) & !(RECORD_ALIGN as u32 - 1)
 }
 
 /// The first word of a record: length and checksum, or a claim, or nothing.

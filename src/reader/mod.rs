@@ -133,7 +133,8 @@ fn segment_epoch(ring: &Ring, pin: &Pin<'_>, sequence: u32) -> Result<u64, ReadE
 
 /// Is `lsn` a place where a record starts, or where the next one will? It is retained and
 /// published, up to and including the end.
-pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<(), ReadError> {
+/// Returns it in the form that watermarks have.
+pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<Lsn, ReadError> {
     let geometry = ring.geometry();
     let (_, offset) = geometry.split(lsn);
     if !lsn.get().is_multiple_of(16) || offset < FIRST_RECORD || offset > geometry.record_end() {
@@ -143,12 +144,12 @@ pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<(), ReadError> {
     let pin = pin(ring, lsn)?;
     let end = ring.publish();
     if lsn == end || lsn == ring.trimmed() {
-        return Ok(());
+        return Ok(lsn);
     }
     if lsn > end {
         return Err(ReadError::NotYet { lsn, end });
     }
-    locate_at_boundary(ring, &pin, lsn).map(|_| ())
+    locate_at_boundary(ring, &pin, lsn).map(|_| lsn)
 }
 
 /// Reads records in order, each verified, as views into the log.
@@ -188,8 +189,7 @@ impl<'w> Reader<'w> {
     pub(crate) fn new(ring: &'w Ring, from: Position) -> Result<Reader<'w>, ReadError> {
         let (pin, at) = match from {
             Position::At(lsn) => {
-                check_boundary(ring, lsn)?;
-                let lsn = ring.geometry().normalize(lsn);
+                let lsn = check_boundary(ring, lsn)?;
                 (pin(ring, lsn)?, lsn)
             }
             Position::Newest => {

@@ -63,12 +63,18 @@ impl Region {
         Words { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
     }
 
-    /// The space of a record: `len` bytes from `offset`, a multiple of 16. One check of the bounds
-    /// serves all that is done in it.
+    /// The space of a record: `len` bytes from `offset`.
+    ///
+    /// # Safety
+    ///
+    /// The space lies in the region; `offset` is a multiple of 16; `len` is at least 16.
     #[inline]
-    pub(crate) fn space(&self, offset: u64, len: u32) -> Space<'_> {
-        assert!(offset.is_multiple_of(16) && len >= 16, "a record is aligned and holds its header");
-        Space { start: self.address(offset, u64::from(len)), len, _region: PhantomData }
+    pub(crate) unsafe fn space(&self, offset: u64, len: u32) -> Space<'_> {
+        debug_assert!(offset.is_multiple_of(16) && len >= 16, "aligned, and holds its header");
+        debug_assert!(offset + u64::from(len) <= self.len, "a space stays in the region");
+        // SAFETY: in bounds by this function's contract.
+        let start = unsafe { self.base.add(offset as usize) };
+        Space { start, len, _region: PhantomData }
     }
 
     /// The bytes `[offset, offset + len)`.
@@ -142,7 +148,7 @@ impl<'a> Space<'a> {
     #[inline]
     pub(crate) fn commit_word(&self) -> &'a AtomicU64 {
         // SAFETY:
-        // - in bounds and alive for `'a`: `Region::space` checked 16 bytes or more.
+        // - in bounds and alive for `'a`: 16 bytes or more, by the contract of `Region::space`.
         // - aligned: the region's base is aligned to 4096, and the offset to 16.
         // - no conflicting non-atomic access: rule 2 of `region`; the payload, for which slices
         //   exist, starts 16 bytes further on.

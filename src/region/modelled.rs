@@ -95,7 +95,10 @@ impl Region {
         Words { region: self, start: offset, len }
     }
 
-    pub(crate) fn space(&self, offset: u64, len: u32) -> Space<'_> {
+    /// # Safety
+    ///
+    /// As in `memory`.
+    pub(crate) unsafe fn space(&self, offset: u64, len: u32) -> Space<'_> {
         Space { region: self.clone(), start: offset, len, _region: PhantomData }
     }
 

@@ -43,21 +43,23 @@ impl Claim {
 #[derive(Clone, Copy)]
 pub(crate) struct Base {
     sequence: u32,
-    slot: u32,
+    /// The segment's first LSN.
+    lsn: Lsn,
+    /// Its file offset.
+    offset: u64,
 }
 
 impl Base {
-    pub(super) fn of(geometry: &Geometry, sequence: u32) -> Base {
-        Base { sequence, slot: geometry.slot(sequence) }
-    }
-
-    pub(super) fn pack(self) -> u64 {
-        u64::from(self.sequence) << 32 | u64::from(self.slot)
-    }
-
+    /// The base of `sequence`, which lies in ring slot `slot`.
     #[inline]
-    fn unpack(word: u64) -> Base {
-        Base { sequence: (word >> 32) as u32, slot: word as u32 }
+    fn new(geometry: &Geometry, sequence: u32, slot: u32) -> Base {
+        let (lsn, offset) = (geometry.lsn(sequence, 0), geometry.slot_offset(slot));
+        Base { sequence, lsn, offset }
+    }
+
+    /// `{ sequence, slot }` in one word.
+    pub(super) fn pack(geometry: &Geometry, sequence: u32) -> u64 {
+        u64::from(sequence) << 32 | u64::from(geometry.slot(sequence))
     }
 }
 
@@ -157,7 +159,8 @@ impl Ring {
     #[inline]
     pub(crate) fn active_base(&self) -> Base {
         // Relaxed: a hint, compared with the claim's own sequence.
-        Base::unpack(self.active.load(Ordering::Relaxed))
+        let word = self.active.load(Ordering::Relaxed);
+        Base::new(&self.geometry, (word >> 32) as u32, word as u32)
     }
 
     /// Claims `len` bytes, or the rest of the segment if they do not fit, without overshooting;
@@ -186,8 +189,8 @@ impl Ring {
         }
         let offset = u64::from(before.offset());
         Claim {
-            lsn: self.geometry.lsn(base.sequence, 0) + offset,
-            offset: self.geometry.slot_offset(base.slot) + offset,
+            lsn: base.lsn + offset,
+            offset: base.offset + offset,
             len,
             wake: before.flags() & SLEEPER != 0,
         }
@@ -198,7 +201,7 @@ impl Ring {
     #[cold]
     #[inline(never)]
     fn base_of(&self, sequence: u32) -> Base {
-        Base::of(&self.geometry, sequence)
+        Base::new(&self.geometry, sequence, self.geometry.slot(sequence))
     }
 
     /// Goes on from sealed segment `sequence`, or finds that another has done it.
@@ -220,9 +223,8 @@ impl Ring {
             return Ok(());
         }
         if self.tail.transition_rotate(sequence, end) {
-            let base = Base::of(&self.geometry, sequence + 1);
             // Relaxed: a hint.
-            self.active.store(base.pack(), Ordering::Relaxed);
+            self.active.store(Base::pack(&self.geometry, sequence + 1), Ordering::Relaxed);
             count(&self.counters.segments_sealed, 1);
             self.janitor_bell.ring();
             self.flusher_bell.ring();
@@ -238,7 +240,7 @@ impl Ring {
         prepared: Prepared,
         parts: impl IntoIterator<Item = &'p [u8]>,
     ) -> Lsn {
-        let space = self.region.space(claim.offset, claim.len);
+        let space = self.space(&claim);
         // Relaxed: as in `mark_claimed`.
         let mark = CommitWord::claimed(prepared.record_len).bits();
         space.commit_word().store(mark, Ordering::Relaxed);
@@ -260,9 +262,18 @@ impl Ring {
         claim.lsn
     }
 
+    #[inline]
+    fn space(&self, claim: &Claim) -> Space<'_> {
+        // SAFETY: a claim lies between the first record position and the record end of its segment,
+        // by `try_grant`, and so in the region; both ends are multiples of 16, because the tail
+        // moves by multiples of 16 from one; and it holds its header, since the least that is
+        // claimed is 16 bytes.
+        unsafe { self.region.space(claim.offset, claim.len) }
+    }
+
     /// The owner's one release store: the record is complete.
     pub(crate) fn commit(&self, claim: Claim, prepared: Prepared) -> Lsn {
-        let space = self.region.space(claim.offset, claim.len);
+        let space = self.space(&claim);
         self.commit_space(&space, claim.lsn, prepared);
         if claim.wake {
             self.wake_sleepers();
@@ -322,7 +333,7 @@ impl Ring {
 
     /// The payload bytes of a claim: zero until its owner writes them.
     pub(crate) fn payload_mut<'a>(&'a self, claim: &'a mut Claim, len: usize) -> &'a mut [u8] {
-        let space = self.region.space(claim.offset, claim.len);
+        let space = self.space(claim);
         // SAFETY: the exclusive borrow of the claim is the exclusive right to its payload, as in
         // `commit_parts`.
         unsafe { space.payload_mut(len) }

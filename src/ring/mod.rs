@@ -43,11 +43,12 @@ use crate::region::Region;
 use crate::sync::{self, Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, lock};
 use crate::wait::{Doorbell, WaitList};
 
-pub(crate) use claim::{Base, Claim, Granted, Prepared, Refusal};
+pub(crate) use claim::{Claim, Granted, Prepared, Refusal};
 pub(crate) use cursor::{CLOSED, POISONED, SLEEPER, Tail};
 pub(crate) use pins::PINS_MAX;
 pub use reservation::Reservation;
 
+use claim::Base;
 use cursor::TailWord;
 use pins::{PinSlot, Pins};
 
@@ -138,7 +139,7 @@ impl Ring {
             seed,
             data_tag,
             data_seed: seed.for_tag(data_tag.bits()),
-            active: CachePadded::new(AtomicU64::new(Base::of(&geometry, sequence).pack())),
+            active: CachePadded::new(AtomicU64::new(Base::pack(&geometry, sequence))),
             region,
             geometry,
             identity,
