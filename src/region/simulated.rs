@@ -43,7 +43,7 @@ pub(crate) struct Simulated {
 impl Simulated {
     /// A machine that has just started, with `image` on its disk.
     pub(crate) fn new(image: Vec<u8>) -> Arc<Simulated> {
-        assert!(image.len() % PAGE == 0, "an image is whole pages");
+        assert!(image.len().is_multiple_of(PAGE), "an image is whole pages");
         let map: MmapRaw = memmap2::MmapOptions::new()
             .len(image.len())
             .map_anon()
@@ -81,8 +81,10 @@ impl Simulated {
 
     fn page_cache(&self, range: Range<usize>) -> &[u8] {
         assert!(range.end <= self.map.len(), "a range lies in the file");
-        // SAFETY: in bounds; the tests that look at the cache have no writer running meanwhile.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(range.start), range.len()) }
+        // SAFETY: in bounds by the assertion above.
+        let start = unsafe { self.map.as_ptr().add(range.start) };
+        // SAFETY: in bounds; the tests that look at the cache compare what nobody writes meanwhile.
+        unsafe { std::slice::from_raw_parts(start, range.len()) }
     }
 }
 
@@ -136,13 +138,11 @@ impl Persist for SimulatedSync {
         for page in range.start as usize / PAGE..(range.end as usize).div_ceil(PAGE) {
             let bytes = page * PAGE..(page + 1) * PAGE;
             let mut cache = [0_u8; PAGE];
-            // SAFETY: the page lies in the mapping, which outlives every syncer in these tests. A
-            // writer may be at work on the page, as it may when a kernel writes it back: what is
-            // copied of its bytes is not looked at before a checksum has passed.
-            unsafe {
-                let source = (self.memory as *const u8).add(bytes.start);
-                std::ptr::copy_nonoverlapping(source, cache.as_mut_ptr(), PAGE);
-            }
+            // SAFETY: the page lies in the mapping, which outlives every syncer in these tests.
+            let source = unsafe { (self.memory as *const u8).add(bytes.start) };
+            // SAFETY: as above. A writer may be at work on the page, as it may when a kernel writes
+            // it back: what is copied of its bytes is not looked at before a checksum has passed.
+            unsafe { std::ptr::copy_nonoverlapping(source, cache.as_mut_ptr(), PAGE) };
             let dirty = state.redirtied.remove(&page) || state.cleaned[bytes.clone()] != cache;
             if dirty {
                 state.cleaned[bytes.clone()].copy_from_slice(&cache);
