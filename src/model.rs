@@ -43,6 +43,8 @@ unsafe impl Backing for Nothing {
 
     fn redirty(&self, _range: Range<u64>) {}
 
+    fn unmap_for_now(&self, _range: Range<u64>) {}
+
     fn prefault(&self, _range: Range<u64>) {}
 }
 

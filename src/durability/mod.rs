@@ -187,7 +187,7 @@ impl Durable {
         if let Some(failure) = self.ring.failure() {
             return Err(failure);
         }
-        let durable = self.ring.durable();
+        let mut durable = self.ring.durable();
         let published = self.ring.publish();
         let target = match goal {
             FlushGoal::Published => published,
@@ -196,8 +196,25 @@ impl Durable {
         if target <= durable {
             return Ok(false);
         }
+        // A segment at a time: what is durable already can be released and filled again while the
+        // disk is busy with the rest. All at once, disk and producers would take turns.
+        while durable < target {
+            durable = self.sync_segment(flush, durable, target)?;
+            self.janitor.durable_advanced();
+            self.waiters.wake_below(durable.get() + 1, false);
+        }
+        self.after_sync(target, goal);
+        Ok(true)
+    }
+
+    /// Syncs from `durable` towards `target`, no further than to the end of a segment.
+    fn sync_segment(
+        &self,
+        flush: &mut Flush,
+        durable: Lsn,
+        target: Lsn,
+    ) -> Result<Lsn, SyncFailure> {
         let start = sync::now();
-        let mut bytes = 0;
         let geometry = self.ring.geometry();
         // Without a promise of durability, trim may have passed `durable`: then the header of the
         // first retained segment has not been synced either.
@@ -205,21 +222,29 @@ impl Durable {
             trimmed if trimmed > durable => geometry.lsn(geometry.sequence(trimmed), 0),
             _ => durable,
         };
-        for range in geometry.file_ranges(from, target) {
+        let next = geometry.sequence(from).checked_add(1);
+        let next = next.map_or(target, |next| target.min(geometry.first_record(next)));
+        let sealed = geometry.sequence(next) > geometry.sequence(from);
+        let mut bytes = 0;
+        for range in geometry.file_ranges(from, next) {
             bytes += range.end - range.start;
+            if sealed {
+                // Nobody writes here any more. The kernel write-protects each mapped page before it
+                // writes it back, and tells all cores each time; of unmapped pages it need not.
+                self.ring.region().backing().unmap_for_now(range.clone());
+            }
             if let Err(failure) = persist(&mut flush.syncer, range) {
                 self.poison(failure.clone());
                 return Err(failure);
             }
         }
-        self.ring.advance_durable(durable, target);
+        self.ring.advance_durable(durable, next);
         flush.last = sync::now();
         let counters = &self.ring.counters;
         count(&counters.syncs, 1);
         count(&counters.sync_bytes, bytes);
         count(&counters.sync_nanos, (flush.last - start).as_nanos() as u64);
-        self.after_sync(target, goal);
-        Ok(true)
+        Ok(next)
     }
 
     /// The end of the last segment that is published whole.
@@ -241,7 +266,6 @@ impl Durable {
             // Release: pairs with `is_settled`.
             self.evidence_end.store(end, Ordering::Release);
         }
-        self.janitor.durable_advanced();
         // Pairs with the fence in `nap`: either it sees the new `durable`, or we see the flag.
         fence(Ordering::SeqCst);
         // Acquire-release: the one who takes the flag rings.

@@ -74,6 +74,20 @@ unsafe impl Backing for Mapped {
         }
     }
 
+    fn unmap_for_now(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        {
+            let len = (range.end - range.start) as usize;
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: on a shared file mapping the advice drops page-table entries only: their
+            // dirty bits go to the page cache, which keeps the contents, and the next access maps
+            // the same page again. The range is checked by the call.
+            let _ = unsafe { self.map.unchecked_advise_range(advice, range.start as usize, len) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
     fn prefault(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
         {

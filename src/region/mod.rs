@@ -52,6 +52,10 @@ pub(crate) unsafe trait Backing: Send + Sync {
     /// even if an earlier, failed write-back has left them clean. Nobody else writes meanwhile.
     fn redirty(&self, range: Range<u64>);
 
+    /// Unmaps the pages of `range` for now, all at once; the next access maps them again. Contents
+    /// and dirtiness stay. Best effort.
+    fn unmap_for_now(&self, range: Range<u64>);
+
     /// Takes the write faults of `range` now, in the calling thread. Best effort.
     fn prefault(&self, range: Range<u64>);
 }

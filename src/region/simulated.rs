@@ -112,6 +112,8 @@ unsafe impl Backing for Simulated {
         lock(&self.state).redirtied.extend(pages);
     }
 
+    fn unmap_for_now(&self, _range: Range<u64>) {}
+
     fn prefault(&self, _range: Range<u64>) {}
 }
 
