@@ -1,9 +1,10 @@
 //! Benchmarks of the log, each beside the floor of the same work in the same run.
 //!
-//! `cargo bench --bench wal_benchmarks [GROUP]`, as `append_throughput`; `CARGO_BENCH_DURATION` sets the seconds a
-//! measurement lasts. After Criterion's own output, each group prints a table of ratios: floor and
-//! log in turn, round by round, with the median of the rounds' ratios. Quote those: on a shared
-//! machine the ratio holds where single times do not.
+//! `cargo bench --bench wal_benchmarks [GROUP]`, where a group is `append_throughput` or
+//! `durable_throughput`; `CARGO_BENCH_DURATION` sets the seconds a measurement lasts. After
+//! Criterion's own output, each group prints a table of ratios: floor and log in turn, round by
+//! round, with the median of the rounds' ratios. Quote those: on a shared machine the ratio holds
+//! where single times do not.
 
 #![allow(clippy::print_stdout)]
 
