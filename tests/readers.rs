@@ -3,8 +3,8 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -310,12 +310,15 @@ fn all_tails_see_the_same_sequence() {
     for durability in MODES {
         let place = Place::new();
         let wal = Arc::new(place.create(options(durability)));
+        // A tail that starts late would start behind the first one's checkpoints.
+        let all_stand = Arc::new(Barrier::new(5));
         let tails: Vec<_> = (0..4)
             .map(|reader| {
-                let wal = wal.clone();
-                thread::spawn(move || follow(&wal, reader == 0))
+                let (wal, all_stand) = (wal.clone(), all_stand.clone());
+                thread::spawn(move || follow(&wal, &all_stand, reader == 0))
             })
             .collect();
+        all_stand.wait();
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 let wal = wal.clone();
@@ -347,8 +350,9 @@ fn all_tails_see_the_same_sequence() {
 
 /// Reads to the end of a log that is being closed. One of the readers releases the space, a
 /// little behind itself; the others hold what they have not read by their pins.
-fn follow(wal: &Wal, checkpoints: bool) -> Vec<(Lsn, u32, u64)> {
+fn follow(wal: &Wal, all_stand: &Barrier, checkpoints: bool) -> Vec<(Lsn, u32, u64)> {
     let mut tail = wal.tail(Position::Oldest).expect("nothing is trimmed yet");
+    all_stand.wait();
     let mut seen = Vec::new();
     let mut behind = VecDeque::new();
     loop {
