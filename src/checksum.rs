@@ -88,9 +88,40 @@ fn fold_lsn(lsn: Lsn) -> u32 {
     ((position ^ (position >> 29)).wrapping_mul(LSN_MIX) >> 32) as u32
 }
 
-/// CRC-32 of a whole structure (superblock, checkpoint slot, segment header).
+/// CRC-32 of a whole structure (superblock, checkpoint slot, segment header, footer).
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
+}
+
+/// How many words are gathered before they are added: short inputs would cost more than they hold.
+const GATHERED: usize = 64;
+
+/// CRC-32 of a long row of 8-byte words, little-endian.
+pub(crate) struct WordsCrc32 {
+    hasher: crc32fast::Hasher,
+    gathered: [[u8; 8]; GATHERED],
+    len: usize,
+}
+
+impl WordsCrc32 {
+    pub(crate) fn new() -> WordsCrc32 {
+        WordsCrc32 { hasher: crc32fast::Hasher::new(), gathered: [[0; 8]; GATHERED], len: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, word: u64) {
+        self.gathered[self.len] = word.to_le_bytes();
+        self.len += 1;
+        if self.len == GATHERED {
+            self.hasher.update(self.gathered.as_flattened());
+            self.len = 0;
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> u32 {
+        self.hasher.update(self.gathered[..self.len].as_flattened());
+        self.hasher.finalize()
+    }
 }
 
 #[cfg(test)]

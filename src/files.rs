@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -264,10 +265,19 @@ impl RingFile {
 
     /// The running system, and this file's identity on it.
     pub(crate) fn boot(&self) -> Boot {
-        let mut identity = crc32fast::Hasher::new();
-        identity.update(&self.device.to_le_bytes());
-        let device = identity.finalize();
-        Boot { boot_id: boot_id(), file_identity: self.inode ^ u64::from(device) << 32 }
+        // An inode is given to another file once its own is gone: the time of birth tells them
+        // apart, where the file system keeps one.
+        let born = self.file.metadata().and_then(|metadata| metadata.created());
+        let born = born.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |since| since.as_nanos());
+        let half = |start| {
+            let mut digest = crc32fast::Hasher::new_with_initial(start);
+            digest.update(&self.device.to_le_bytes());
+            digest.update(&self.inode.to_le_bytes());
+            digest.update(&born.to_le_bytes());
+            u64::from(digest.finalize())
+        };
+        Boot { boot_id: boot_id(), file_identity: half(0) | half(1) << 32 }
     }
 }
 
@@ -288,6 +298,6 @@ fn boot_id() -> [u8; 16] {
 
 /// Unix time in milliseconds: for people, never for decisions.
 pub(crate) fn unix_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map(|elapsed| elapsed.as_millis() as u64).unwrap_or_default()
 }

@@ -189,6 +189,11 @@ impl Geometry {
         self.slot_offset(self.slot(sequence))
     }
 
+    /// The file offset of the footer page of segment `sequence`.
+    pub(crate) fn footer_offset(&self, sequence: u32) -> u64 {
+        self.segment_offset(sequence) + u64::from(self.record_end())
+    }
+
     /// The file offset of ring slot `slot`.
     #[inline]
     pub(crate) fn slot_offset(&self, slot: u32) -> u64 {

@@ -490,6 +490,7 @@ impl Wal {
     }
 
     fn leave_clean_mark(&self, end: Lsn) -> Result<(), CloseError> {
+        self.durable.sync_footer().map_err(CloseError::Poisoned)?;
         let requested = self.janitor.requested().min(end);
         self.slots
             .update(|next| {

@@ -245,6 +245,40 @@ fn verified_epoch(
     (le::<4>(record, 4) == u64::from(body) ^ fold).then_some(epoch)
 }
 
+/// "Footer", word for word: compares each that is there with the commit words of its segment;
+/// returns how many there are.
+fn footers_by_the_page(image: &[u8]) -> usize {
+    let (segment_size, data_offset) = (le::<8>(image, 48) as usize, le::<8>(image, 64) as usize);
+    let segments = image[data_offset..].chunks_exact(segment_size);
+    let footers = segments.filter(|segment| {
+        let footer = &segment[segment_size - 4096..][..128];
+        if footer[..8] != *b"KAELIXFT" {
+            return false;
+        }
+        let base = le::<8>(segment, 8);
+        assert_eq!((le::<8>(footer, 8), &footer[24..40]), (base, &image[32..48]));
+        assert!(le::<8>(footer, 16) >= le::<8>(segment, 16), "its epoch");
+        let (mut words, mut data, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut at = 64;
+        while at < segment_size - 4096 {
+            let length = le::<4>(segment, at);
+            words.extend_from_slice(&segment[at..at + 8]);
+            if segment[at + 12] == 1 {
+                data.push(base + at as u64);
+                bytes += length - 16;
+            }
+            at += length.next_multiple_of(16) as usize;
+        }
+        assert_eq!(le::<8>(footer, 40), *data.first().expect("a record"), "first");
+        assert_eq!(le::<8>(footer, 48), *data.last().expect("a record"), "last");
+        assert_eq!((le::<8>(footer, 56), le::<8>(footer, 64)), (data.len() as u64, bytes));
+        assert_eq!(le::<4>(footer, 120), u64::from(crc32(&words)), "roll-up");
+        assert_eq!(le::<4>(footer, 124), u64::from(crc32(&footer[..124])), "checksum");
+        true
+    });
+    footers.count()
+}
+
 /// The callers' records among them.
 fn data(records: &[Read]) -> Vec<Summary> {
     let data = records.iter().filter(|record| record.kind == 1);
@@ -266,6 +300,7 @@ fn golden_images_open_with_the_same_records() {
         assert!(found.len() >= 9 && found.last().is_some_and(|last| last.0 < end.get()));
         let read = read_by_the_page(&golden.image);
         assert_eq!(data(&read), golden.records, "{name}, read by the page");
+        assert_eq!(footers_by_the_page(&golden.image), 1, "{name}: the sealed segment's footer");
     }
 }
 
@@ -301,7 +336,9 @@ fn the_fields_are_where_the_page_says() {
         assert_eq!((le::<8>(header, 0), le::<8>(header, 8)), (sequence + 1, sequence * SEGMENT));
         assert_eq!(header[24..40], image[32..48]);
         let footer = base + SEGMENT as usize - 4096;
-        assert!(image[footer..footer + 4096].iter().all(|byte| *byte == 0), "reserved");
+        assert_eq!(image[footer..footer + 8] == *b"KAELIXFT", sequence == 1, "one is sealed");
+        assert!(image[footer + 72..footer + 120].iter().all(|byte| *byte == 0), "reserved");
+        assert!(image[footer + 128..footer + 4096].iter().all(|byte| *byte == 0), "unused");
     }
 }
 
@@ -309,7 +346,7 @@ fn the_fields_are_where_the_page_says() {
 #[test]
 fn a_log_of_this_build_reads_by_the_page() {
     let place = Place::new();
-    let (mut kinds, mut distant) = ([0; 6], 0);
+    let (mut kinds, mut distant, mut footers) = ([0; 6], 0, 0);
     drop(place.create(Options::new()));
     for round in 0..4 {
         let wal = place.open(Options::new());
@@ -327,6 +364,7 @@ fn a_log_of_this_build_reads_by_the_page() {
         ring.read_exact_at(&mut image, 0).expect("as long as its sizes say");
         let read = read_by_the_page(&image);
         assert_eq!(data(&read), summaries(&wal));
+        footers += footers_by_the_page(&image);
         for record in &read {
             kinds[record.kind as usize] += 1;
             if (record.kind, record.flags) == (5, 2) {
@@ -338,6 +376,7 @@ fn a_log_of_this_build_reads_by_the_page() {
             }
         }
     }
+    assert!(footers >= 1, "{footers} footers");
     assert!(distant >= 4, "{distant} records of evidence with a distance");
     assert!(kinds[1] >= 160 && kinds[2] >= 20 && kinds[5] >= 20, "{kinds:?}");
 }

@@ -10,20 +10,22 @@
 //! 4. No wake-up is lost: a waiter announces itself, *then* looks at `durable` and tries the lock
 //!    again, then sleeps; a leader lets go of the lock, *then* wakes those whom its sync served,
 //!    and one more to lead the next.
-//! 5. After a sync its leader leaves evidence, a record of 16 bytes, which never by itself causes
-//!    a sync.
+//! 5. After a sync its leader leaves evidence, a record of 16 bytes, and in a segment that is now
+//!    durable to its end a footer. Neither by itself causes a sync.
 
 mod flusher;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::error::{SyncFailure, WaitError};
-use crate::geometry::PAGE_SIZE;
+use crate::geometry::{FIRST_RECORD, PAGE_SIZE};
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::options::Options;
 use crate::region::Syncer;
 use crate::ring::{POISONED, Ring};
+use crate::segments::footer::write_footer;
 use crate::segments::slots::persist;
 use crate::segments::{Janitor, SlotWriter};
 use crate::sync::{
@@ -62,6 +64,8 @@ pub(crate) struct Durable {
 struct Flush {
     syncer: Syncer,
     last: Instant,
+    /// The page of the newest footer, if it has not been synced.
+    footer: Option<Range<u64>>,
 }
 
 impl Durable {
@@ -77,7 +81,7 @@ impl Durable {
             slots,
             janitor,
             options,
-            flush: Mutex::new(Flush { syncer, last: sync::now() }),
+            flush: Mutex::new(Flush { syncer, last: sync::now(), footer: None }),
             waiters: WaitList::new(),
             evidence_end: Atomic::new(Lsn::ZERO),
             flusher_idle: AtomicBool::new(false),
@@ -199,9 +203,11 @@ impl Durable {
         // A segment at a time: what is durable already can be released and filled again while the
         // disk is busy with the rest. All at once, disk and producers would take turns.
         while durable < target {
-            durable = self.sync_segment(flush, durable, target)?;
+            let next = self.sync_segment(flush, durable, target)?;
             self.janitor.durable_advanced();
-            self.waiters.wake_below(durable.get() + 1, false);
+            self.waiters.wake_below(next.get() + 1, false);
+            self.leave_footer(flush, next);
+            durable = next;
         }
         self.after_sync(target, goal);
         Ok(true)
@@ -226,17 +232,14 @@ impl Durable {
         let next = next.map_or(target, |next| target.min(geometry.first_record(next)));
         let sealed = geometry.sequence(next) > geometry.sequence(from);
         let mut bytes = 0;
-        for range in geometry.file_ranges(from, next) {
+        for range in with_footer(geometry.file_ranges(from, next), flush.footer.take()) {
             bytes += range.end - range.start;
             if sealed {
                 // Nobody writes here any more. The kernel write-protects each mapped page before it
                 // writes it back, and tells all cores each time; of unmapped pages it need not.
                 self.ring.region().backing().unmap_for_now(range.clone());
             }
-            if let Err(failure) = persist(&mut flush.syncer, range) {
-                self.poison(failure.clone());
-                return Err(failure);
-            }
+            self.persist(flush, range)?;
         }
         self.ring.advance_durable(durable, next);
         flush.last = sync::now();
@@ -245,6 +248,28 @@ impl Durable {
         count(&counters.sync_bytes, bytes);
         count(&counters.sync_nanos, (flush.last - start).as_nanos() as u64);
         Ok(next)
+    }
+
+    /// One range, on the medium or the log is poisoned.
+    fn persist(&self, flush: &mut Flush, range: Range<u64>) -> Result<(), SyncFailure> {
+        persist(&mut flush.syncer, range).inspect_err(|failure| self.poison(failure.clone()))
+    }
+
+    /// Rule 5: `durable` has just reached the start of a segment, or a place within one.
+    fn leave_footer(&self, flush: &mut Flush, durable: Lsn) {
+        let geometry = self.ring.geometry();
+        if let (sequence @ 1.., FIRST_RECORD) = geometry.split(durable) {
+            flush.footer = write_footer(&self.ring, sequence - 1);
+        }
+    }
+
+    /// Syncs the newest footer, which nothing that follows is going to take along.
+    pub(crate) fn sync_footer(&self) -> Result<(), SyncFailure> {
+        let mut flush = lock(&self.flush);
+        match flush.footer.take() {
+            Some(page) => self.persist(&mut flush, page),
+            None => Ok(()),
+        }
     }
 
     /// The end of the last segment that is published whole.
@@ -282,4 +307,14 @@ impl Durable {
         self.ring.janitor_bell.ring();
         self.ring.flusher_bell.ring();
     }
+}
+
+/// What to sync, with the page of the footer that lies in front of it, mostly.
+fn with_footer(mut ranges: Vec<Range<u64>>, footer: Option<Range<u64>>) -> Vec<Range<u64>> {
+    match (footer, ranges.first_mut()) {
+        (Some(page), Some(first)) if page.end == first.start => first.start = page.start,
+        (Some(page), _) => ranges.insert(0, page),
+        (None, _) => {}
+    }
+    ranges
 }

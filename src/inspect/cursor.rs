@@ -148,7 +148,7 @@ impl Cursor {
                 self.forget();
                 evidence = self.examine(at)?;
             }
-            let Evidence::Valid { record_len, tag, epoch } = evidence else {
+            let Evidence::Valid { record_len, tag, epoch, .. } = evidence else {
                 if self.goes_on_after(at)? {
                     continue;
                 }

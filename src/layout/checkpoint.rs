@@ -78,7 +78,7 @@ const_assert_eq!(offset_of!(RawCheckpoint, crc), 252);
 pub(crate) struct Boot {
     /// The kernel's boot id; zero if the system has none.
     pub(crate) boot_id: [u8; 16],
-    /// A digest of device and inode.
+    /// A digest of device, inode and time of birth.
     pub(crate) file_identity: u64,
 }
 

@@ -1,12 +1,11 @@
 //! `docs/format.md` against the constants: every table row, every worked example.
 //!
-//! To be placed as `src/layout/format_doc.rs`, with `#[cfg(test)] mod format_doc;` in
-//! `src/layout/mod.rs`. The `Raw*` structures and their fields are private to their files, so the
-//! lists of fields come from a `pub(super) const FIELDS` beside each structure (see `fields!`).
+//! The `Raw*` structures and their fields are private to their files, so the lists of fields come
+//! from a `pub(super) const FIELDS` beside each structure (see `fields!`).
 
 use super::record::{CONTROL_DURABLE, CONTROL_EPOCH, RecordKind, record_crc};
 use super::{CHECKPOINT_SLOT_OFFSETS, CommitWord, FORMAT_VERSION, SegmentHeader, Superblock, Tag};
-use super::{checkpoint, segment, superblock};
+use super::{checkpoint, footer, segment, superblock};
 use crate::checksum::Seed;
 use crate::geometry::RECORD_HEADER_LEN;
 use crate::geometry::{DATA_OFFSET, FIRST_RECORD, Geometry, PAGE_SIZE, RECORD_ALIGN};
@@ -65,6 +64,7 @@ fn every_structure_is_where_the_page_says() {
     compare("## Checkpoint slot", checkpoint::FIELDS, 256);
     compare("### Recovery summary", checkpoint::RECOVERY_FIELDS, 80);
     compare("## Segment header", segment::FIELDS, FIRST_RECORD as usize);
+    compare("## Footer", footer::FIELDS, footer::FOOTER_LEN);
     assert_eq!(CHECKPOINT_SLOT_OFFSETS, [4096, 8192]);
 }
 

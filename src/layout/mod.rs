@@ -23,6 +23,7 @@ pub(crate) const fn field_size<S, F>(_: fn(&S) -> &F) -> usize {
 }
 
 pub(crate) mod checkpoint;
+pub(crate) mod footer;
 #[cfg(test)]
 mod format_doc;
 pub(crate) mod record;
@@ -30,6 +31,7 @@ pub(crate) mod segment;
 pub(crate) mod superblock;
 
 pub(crate) use checkpoint::{CHECKPOINT_SLOT_OFFSETS, Checkpoint, RecoverySummary};
+pub(crate) use footer::Footer;
 pub(crate) use record::{CommitWord, RecordKind, Tag};
 pub(crate) use segment::{SegmentHeader, SegmentHeaderEvidence};
 pub(crate) use superblock::Superblock;

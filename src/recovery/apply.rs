@@ -108,12 +108,14 @@ fn write_plan(
     Ok((end, dirtied))
 }
 
-/// Zeroes what is not zero from `end` to the end of its segment; returns the pages.
+/// Zeroes what is not zero from `end` to the end of its segment; returns the pages. A segment that
+/// is full keeps its footer.
 fn scrub(region: &Region, geometry: &Geometry, end: Lsn) -> Result<Vec<Range<u64>>, Refusal> {
     let (sequence, offset) = geometry.split(end);
     let segment = geometry.segment_offset(sequence);
     let mut start = segment + u64::from(offset);
-    let stop = segment + geometry.segment_size();
+    let full = offset == geometry.record_end();
+    let stop = if full { start } else { segment + geometry.segment_size() };
     let mut scrubbed: Vec<Range<u64>> = Vec::new();
     let mut bytes = vec![0; PAGE_SIZE as usize];
     while start < stop {

@@ -28,6 +28,15 @@ pub(crate) enum SegmentState {
     Garbage,
 }
 
+/// What a sealed segment's footer says of the records that were found in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FooterState {
+    /// None that could be believed; a crash may have prevented it.
+    Absent,
+    Agrees,
+    Disagrees,
+}
+
 /// The circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Circumstances {
@@ -106,6 +115,18 @@ pub(crate) fn decide_segment(state: SegmentState, at: Circumstances) -> Row {
     }
 }
 
+/// Judges a segment that was walked from end to end. A footer is only there when its segment was
+/// durable, so there are no circumstances.
+pub(crate) fn decide_footer(state: FooterState) -> Row {
+    match state {
+        FooterState::Absent => ("a sealed segment without a footer", Decision::Accept),
+        FooterState::Agrees => ("a sealed segment", Decision::Accept),
+        FooterState::Disagrees => {
+            ("a durable segment that holds other records than its footer says", Decision::Corrupt)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +147,9 @@ mod tests {
         SegmentState::Zero,
         SegmentState::Garbage,
     ];
+
+    const FOOTERS: [FooterState; 3] =
+        [FooterState::Absent, FooterState::Agrees, FooterState::Disagrees];
 
     fn all() -> impl Iterator<Item = Circumstances> {
         (0..8_u8).map(|bits| Circumstances {
@@ -167,6 +191,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_a_footer_that_disagrees_is_corruption() {
+        for state in FOOTERS {
+            let corrupt = decide_footer(state).1 == Decision::Corrupt;
+            assert_eq!(corrupt, state == FooterState::Disagrees);
+        }
+    }
+
     /// No two rows share a label, so a label in a report names one row.
     #[test]
     fn labels_are_unique() {
@@ -177,11 +209,12 @@ mod tests {
         let segments = SEGMENTS.into_iter().flat_map(|state| {
             all().map(move |at| (decide_segment(state, at), format!("segment {state:?}")))
         });
-        for ((label, decision), state) in records.chain(segments) {
+        let footers = FOOTERS.map(|state| (decide_footer(state), format!("footer {state:?}")));
+        for ((label, decision), state) in records.chain(segments).chain(footers) {
             let row = rows.entry(label).or_insert_with(|| (decision, state.clone()));
             assert_eq!(*row, (decision, state), "{label}");
         }
-        assert_eq!(rows.len(), 15 + 13);
+        assert_eq!(rows.len(), 15 + 13 + 3);
     }
 
     /// `docs/design.md` has each row's label, with its decision, and no row more.
@@ -203,6 +236,7 @@ mod tests {
             SEGMENTS.into_iter().flat_map(|s| all().map(move |at| decide_segment(s, at)));
         let decided: std::collections::BTreeSet<(String, String)> = records
             .chain(segments)
+            .chain(FOOTERS.map(decide_footer))
             .map(|(label, row)| (label.to_owned(), format!("{row:?}").to_lowercase()))
             .collect();
         assert_eq!(documented, decided);

@@ -1,15 +1,17 @@
 //! The scan: walks what is retained, writes nothing, and plans what to do.
 
 use super::decide::{
-    Circumstances, Decision, RecordState, Row, SegmentState, decide_record, decide_segment,
+    Circumstances, Decision, FooterState, RecordState, Row, SegmentState, decide_footer,
+    decide_record, decide_segment,
 };
 use super::window::{EpochRule, Evidence, Window};
 use super::{Head, ReadAt, Refusal};
 use crate::error::Corruption;
 use crate::geometry::{FIRST_RECORD, Geometry, RECORD_ALIGN, RECORD_HEADER_LEN};
 use crate::layout::checkpoint::Boot;
+use crate::layout::footer::{Contents, Tally};
 use crate::layout::record::{CONTROL_DURABLE, aligned_len};
-use crate::layout::{RecordKind, SegmentHeaderEvidence, Tag};
+use crate::layout::{CommitWord, Footer, RecordKind, SegmentHeaderEvidence, Tag};
 use crate::lsn::Lsn;
 
 /// An abandoned reservation that becomes a pad, with the epoch of its predecessor.
@@ -59,6 +61,8 @@ struct Walk<'a> {
     rule: EpochRule,
     plan: Plan,
     clean: bool,
+    /// The footer of the segment that is walked.
+    footer: Option<Footer>,
     /// What lies beyond the position last asked about.
     beyond: Option<(Lsn, Beyond)>,
 }
@@ -88,8 +92,15 @@ pub(crate) fn survey(read: ReadAt<'_>, head: &Head, boot: Boot) -> Result<Plan, 
         beyond: Beyond::default(),
     };
     let window = Window::new(read, head.geometry, head.log_id);
-    let mut walk =
-        Walk { window, geometry: head.geometry, rule, plan, clean: checkpoint.clean, beyond: None };
+    let mut walk = Walk {
+        window,
+        geometry: head.geometry,
+        rule,
+        plan,
+        clean: checkpoint.clean,
+        footer: None,
+        beyond: None,
+    };
     walk.run(start)?;
     Ok(walk.plan)
 }
@@ -155,6 +166,10 @@ impl Walk<'_> {
         };
         if state == SegmentState::Expected {
             self.plan.cut_segment_is_valid = true;
+            self.footer = self.window.footer(sequence, &self.rule)?;
+            if self.footer.is_some() {
+                self.plan.proven = self.plan.proven.max(self.end_of(sequence));
+            }
             return Ok(true);
         }
         let circumstances = self.circumstances(at)?;
@@ -167,16 +182,26 @@ impl Walk<'_> {
         Ok(false)
     }
 
+    /// Where the log goes on behind segment `sequence`.
+    fn end_of(&self, sequence: u32) -> Lsn {
+        self.geometry.normalize(self.geometry.lsn(sequence, self.geometry.record_end()))
+    }
+
     /// Walks records; false if the log ends in this segment.
     fn walk_segment(&mut self, sequence: u32, mut offset: u32) -> Result<bool, Refusal> {
+        let whole = offset == FIRST_RECORD;
+        let mut tally = Tally::new();
         while offset < self.geometry.record_end() {
             let at = self.geometry.lsn(sequence, offset);
             if self.ends_cleanly(at) {
                 return Ok(false);
             }
             let len = match self.window.examine(at, &self.rule)? {
-                Evidence::Valid { record_len, tag, epoch } => {
+                Evidence::Valid { record_len, crc, tag, epoch } => {
                     self.accept(at, record_len, tag, epoch);
+                    if self.footer.is_some() {
+                        tally.add(at, CommitWord::committed(record_len, crc), tag);
+                    }
                     aligned_len(record_len)
                 }
                 evidence => match self.judge(at, evidence)? {
@@ -187,7 +212,29 @@ impl Walk<'_> {
             offset += len;
             self.plan.cut = self.geometry.lsn(sequence, offset);
         }
+        if whole {
+            self.compare_with_footer(sequence, tally.finish())?;
+        }
         Ok(true)
+    }
+
+    fn compare_with_footer(&self, sequence: u32, found: Contents) -> Result<(), Refusal> {
+        let state = match self.footer {
+            None => FooterState::Absent,
+            Some(footer) if footer.contents == found => FooterState::Agrees,
+            Some(_) => FooterState::Disagrees,
+        };
+        let (reason, decision) = decide_footer(state);
+        if decision == Decision::Corrupt {
+            let lsn = self.geometry.first_record(sequence);
+            let file_offset = self.geometry.footer_offset(sequence);
+            return Err(self.corruption(lsn, file_offset, reason));
+        }
+        Ok(())
+    }
+
+    fn corruption(&self, lsn: Lsn, file_offset: u64, reason: &'static str) -> Refusal {
+        Refusal::Corrupt(Corruption { lsn, file_offset, durable: self.plan.proven, reason })
     }
 
     fn accept(&mut self, at: Lsn, record_len: u32, tag: Tag, epoch: u64) {
@@ -252,12 +299,7 @@ impl Walk<'_> {
     /// Ends the walk at `at`, or refuses the log.
     fn stop(&mut self, at: Lsn, (label, decision): Row) -> Result<(), Refusal> {
         if decision == Decision::Corrupt {
-            return Err(Refusal::Corrupt(Corruption {
-                lsn: at,
-                file_offset: self.geometry.file_offset(at),
-                durable: self.plan.proven,
-                reason: label,
-            }));
+            return Err(self.corruption(at, self.geometry.file_offset(at), label));
         }
         self.plan.end_reason = label;
         self.plan.beyond = self.look_beyond(at)?;
@@ -288,6 +330,7 @@ impl Walk<'_> {
         let mut beyond = Beyond::default();
         let mut rule = self.rule;
         let (sequence, offset) = self.geometry.split(at);
+        self.look_at_footer(sequence, &rule, &mut beyond)?;
         // `at` itself does not verify as the next record, or its segment's header does not.
         self.search(sequence, offset + RECORD_ALIGN as u32, &mut rule, &mut beyond)?;
         let mut next = sequence;
@@ -296,6 +339,7 @@ impl Walk<'_> {
                 break;
             };
             next = following;
+            self.look_at_footer(next, &rule, &mut beyond)?;
             if let SegmentHeaderEvidence::Expected(header) = self.window.segment_header(next)? {
                 if header.epoch < rule.epoch {
                     break;
@@ -308,6 +352,19 @@ impl Walk<'_> {
         Ok(beyond)
     }
 
+    /// A footer proves what lies below its segment's end.
+    fn look_at_footer(
+        &mut self,
+        sequence: u32,
+        rule: &EpochRule,
+        beyond: &mut Beyond,
+    ) -> Result<(), Refusal> {
+        if self.window.footer(sequence, rule)?.is_some() {
+            beyond.proven = beyond.proven.max(self.end_of(sequence));
+        }
+        Ok(())
+    }
+
     fn search(
         &mut self,
         sequence: u32,
@@ -317,7 +374,8 @@ impl Walk<'_> {
     ) -> Result<(), Refusal> {
         while offset < self.geometry.record_end() {
             let at = self.geometry.lsn(sequence, offset);
-            let Evidence::Valid { record_len, tag, epoch } = self.window.examine(at, rule)? else {
+            let Evidence::Valid { record_len, tag, epoch, .. } = self.window.examine(at, rule)?
+            else {
                 offset += RECORD_ALIGN as u32;
                 continue;
             };

@@ -3,8 +3,11 @@
 use super::ReadAt;
 use crate::checksum::Seed;
 use crate::geometry::{Geometry, RECORD_HEADER_LEN};
+use crate::layout::footer::FOOTER_LEN;
 use crate::layout::record::{CONTROL_EPOCH, WordState, record_crc};
-use crate::layout::{CommitWord, LogId, RecordKind, SegmentHeader, SegmentHeaderEvidence, Tag};
+use crate::layout::{
+    CommitWord, Footer, LogId, RecordKind, SegmentHeader, SegmentHeaderEvidence, Tag,
+};
 use crate::lsn::Lsn;
 
 /// A walk reads this much at a time: it stays in the second-level cache.
@@ -14,7 +17,7 @@ const PIECE: u64 = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// A record that verifies, of this many bytes (header included).
-    Valid { record_len: u32, tag: Tag, epoch: u64 },
+    Valid { record_len: u32, crc: u32, tag: Tag, epoch: u64 },
     /// Nothing.
     Zero,
     /// An owner's claim of this many bytes.
@@ -98,6 +101,22 @@ impl<'a> Window<'a> {
         Ok(SegmentHeader::verify(bytes, &log_id, sequence, base))
     }
 
+    /// The footer of segment `sequence`, if one is there that the rule allows: not older than the
+    /// records before it, and beyond the start of the newest epoch of that epoch.
+    pub(crate) fn footer(
+        &self,
+        sequence: u32,
+        rule: &EpochRule,
+    ) -> std::io::Result<Option<Footer>> {
+        let mut bytes = [0; FOOTER_LEN];
+        // Not through the piece: it would push out the records that are walked.
+        (self.read)(self.geometry.footer_offset(sequence), &mut bytes)?;
+        let end = self.geometry.lsn(sequence, self.geometry.record_end());
+        let oldest = if end > rule.newest_start { rule.newest } else { rule.epoch };
+        let footer = Footer::verify(&bytes, &self.log_id, self.geometry.lsn(sequence, 0));
+        Ok(footer.filter(|footer| (oldest..=rule.newest).contains(&footer.epoch)))
+    }
+
     /// What lies at `lsn`, a record position.
     pub(crate) fn examine(&mut self, lsn: Lsn, rule: &EpochRule) -> std::io::Result<Evidence> {
         let (sequence, offset) = self.geometry.split(lsn);
@@ -158,7 +177,7 @@ impl<'a> Window<'a> {
         if epoch < rule.epoch || (lsn >= rule.newest_start && epoch < rule.newest) {
             return Ok(Evidence::EpochBackwards);
         }
-        Ok(Evidence::Valid { record_len, tag, epoch })
+        Ok(Evidence::Valid { record_len, crc: word.crc(), tag, epoch })
     }
 
     fn matches(

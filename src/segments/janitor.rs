@@ -139,7 +139,7 @@ impl Janitor {
     }
 
     /// Prepares segments until there are enough, or something is in the way.
-    fn pass(&self) -> Result<(), SyncFailure> {
+    pub(crate) fn pass(&self) -> Result<(), SyncFailure> {
         while !self.stop.load(Ordering::Acquire) && self.ring.failure().is_none() {
             if self.step()? != Step::Prepared {
                 break;

@@ -2,8 +2,10 @@
 //!
 //! The producers seal a segment by going on to the next; a checkpoint makes it reclaimable; the
 //! [`janitor`] prepares it for its next use, `segments` sequences later. Before anything below a
-//! new `trimmed` is recycled, a checkpoint [slot](slots) says so on the medium.
+//! new `trimmed` is recycled, a checkpoint [slot](slots) says so on the medium. When all of a
+//! segment is durable, its [`footer`] says what it holds.
 
+pub(crate) mod footer;
 pub(crate) mod janitor;
 pub(crate) mod prepare;
 pub(crate) mod slots;

@@ -1,6 +1,7 @@
 //! Tests of the whole log on a simulated disk: what a crash leaves, and what recovery makes of it.
 
 mod crash;
+mod footers;
 mod orders;
 mod races;
 mod small_ring;
@@ -32,23 +33,8 @@ pub(crate) fn boot(number: u8) -> Boot {
     Boot { boot_id: [number; 16], file_identity: 1 }
 }
 
-/// Opens the log on `disk` as a process of boot `number`.
-pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
-    let region = Region::new(disk.clone());
-    let cache = disk.cache();
-    let superblock = Superblock::verify(&cache).expect("the superblock is whole");
-    let read: recovery::ReadAt<'_> = Box::new(|offset, bytes: &mut [u8]| {
-        let start = offset as usize;
-        bytes.copy_from_slice(&cache[start..start + bytes.len()]);
-        Ok(())
-    });
-    let head = recovery::read_checkpoint(&read, &superblock).expect("memory can be read");
-    let head = head.expect("one slot is whole");
-    Wal::start(region, &head, boot(number), options, None, Path::new("simulated"))
-}
-
-/// The newest checkpoint on a disk image.
-pub(crate) fn newest_checkpoint(image: &[u8]) -> Checkpoint {
+/// The verified head of an image.
+pub(crate) fn head_of(image: &[u8]) -> recovery::Head {
     let superblock = Superblock::verify(image).expect("the superblock is whole");
     let read: recovery::ReadAt<'_> = Box::new(|offset, bytes: &mut [u8]| {
         let start = offset as usize;
@@ -56,7 +42,19 @@ pub(crate) fn newest_checkpoint(image: &[u8]) -> Checkpoint {
         Ok(())
     });
     let head = recovery::read_checkpoint(&read, &superblock).expect("memory can be read");
-    head.expect("one slot is whole").checkpoint
+    head.expect("one slot is whole")
+}
+
+/// Opens the log on `disk` as a process of boot `number`.
+pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
+    let head = head_of(&disk.cache());
+    let region = Region::new(disk.clone());
+    Wal::start(region, &head, boot(number), options, None, Path::new("simulated"))
+}
+
+/// The newest checkpoint on a disk image.
+pub(crate) fn newest_checkpoint(image: &[u8]) -> Checkpoint {
+    head_of(image).checkpoint
 }
 
 /// Everything that the log returns, in order.
