@@ -19,13 +19,13 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::error::{SyncFailure, WaitError};
-use crate::geometry::{FIRST_RECORD, PAGE_SIZE};
+use crate::geometry::PAGE_SIZE;
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::options::Options;
 use crate::region::Syncer;
 use crate::ring::{POISONED, Ring};
-use crate::segments::footer::write_footer;
+use crate::segments::footer::{self, Draft};
 use crate::segments::slots::persist;
 use crate::segments::{Janitor, SlotWriter};
 use crate::sync::{
@@ -203,23 +203,24 @@ impl Durable {
         // A segment at a time: what is durable already can be released and filled again while the
         // disk is busy with the rest. All at once, disk and producers would take turns.
         while durable < target {
-            let next = self.sync_segment(flush, durable, target)?;
+            let (next, footer) = self.sync_segment(flush, durable, target)?;
             self.janitor.durable_advanced();
             self.waiters.wake_below(next.get() + 1, false);
-            self.leave_footer(flush, next);
+            flush.footer = footer.map(Draft::write);
             durable = next;
         }
         self.after_sync(target, goal);
         Ok(true)
     }
 
-    /// Syncs from `durable` towards `target`, no further than to the end of a segment.
+    /// Syncs from `durable` towards `target`, no further than to the end of a segment; returns how
+    /// far, and the footer of the segment that is now durable to its end.
     fn sync_segment(
         &self,
         flush: &mut Flush,
         durable: Lsn,
         target: Lsn,
-    ) -> Result<Lsn, SyncFailure> {
+    ) -> Result<(Lsn, Option<Draft<'_>>), SyncFailure> {
         let start = sync::now();
         let geometry = self.ring.geometry();
         // Without a promise of durability, trim may have passed `durable`: then the header of the
@@ -231,6 +232,9 @@ impl Durable {
         let next = geometry.sequence(from).checked_add(1);
         let next = next.map_or(target, |next| target.min(geometry.first_record(next)));
         let sealed = geometry.sequence(next) > geometry.sequence(from);
+        // Added up before the pages are unmapped: reading them later would map them read-only, and
+        // each of the next lap's stores would then have to tell all cores.
+        let footer = if sealed { footer::draft(&self.ring, geometry.sequence(from)) } else { None };
         let mut bytes = 0;
         for range in with_footer(geometry.file_ranges(from, next), flush.footer.take()) {
             bytes += range.end - range.start;
@@ -247,20 +251,12 @@ impl Durable {
         count(&counters.syncs, 1);
         count(&counters.sync_bytes, bytes);
         count(&counters.sync_nanos, (flush.last - start).as_nanos() as u64);
-        Ok(next)
+        Ok((next, footer))
     }
 
     /// One range, on the medium or the log is poisoned.
     fn persist(&self, flush: &mut Flush, range: Range<u64>) -> Result<(), SyncFailure> {
         persist(&mut flush.syncer, range).inspect_err(|failure| self.poison(failure.clone()))
-    }
-
-    /// Rule 5: `durable` has just reached the start of a segment, or a place within one.
-    fn leave_footer(&self, flush: &mut Flush, durable: Lsn) {
-        let geometry = self.ring.geometry();
-        if let (sequence @ 1.., FIRST_RECORD) = geometry.split(durable) {
-            flush.footer = write_footer(&self.ring, sequence - 1);
-        }
     }
 
     /// Syncs the newest footer, which nothing that follows is going to take along.

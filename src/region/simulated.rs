@@ -69,8 +69,9 @@ impl Simulated {
     /// Lets the kernel write back the pages of `range`.
     pub(crate) fn write_back(&self, range: Range<usize>) {
         let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
-        let bytes = self.page_cache(pages.clone()).to_vec();
+        // Locked before the copy: a sync in between would otherwise be undone on the disk.
         let mut state = lock(&self.state);
+        let bytes = self.page_cache(pages.clone()).to_vec();
         state.disk[pages.clone()].copy_from_slice(&bytes);
         state.cleaned[pages].copy_from_slice(&bytes);
     }

@@ -11,26 +11,44 @@ use crate::geometry::{FIRST_RECORD, PAGE_SIZE};
 use crate::layout::footer::{Contents, Tally};
 use crate::layout::record::{WordState, aligned_len};
 use crate::layout::{CommitWord, Footer, Tag};
-use crate::ring::Ring;
+use crate::ring::{Pin, Ring};
 use crate::sync::Ordering;
 
-/// Writes the footer of segment `sequence`, all of which is durable; returns the page to sync.
-/// None if the segment has been released meanwhile. One thread at a time does this.
-pub(crate) fn write_footer(ring: &Ring, sequence: u32) -> Option<Range<u64>> {
+/// A footer that waits for its segment to become durable. Its pin holds the segment until then.
+pub(crate) struct Draft<'a> {
+    ring: &'a Ring,
+    _pin: Pin<'a>,
+    sequence: u32,
+    contents: Contents,
+}
+
+/// Adds up segment `sequence`, which is published to its end. None if it has been released.
+pub(crate) fn draft(ring: &Ring, sequence: u32) -> Option<Draft<'_>> {
     let geometry = ring.geometry();
     let oldest = ring.trimmed().max(geometry.first_record(sequence));
     if geometry.sequence(oldest) > sequence {
         return None;
     }
     // Pins hold whole segments: what lies below the pin in this one stays too.
-    let _pin = ring.pin(oldest, true).ok()?;
+    let pin = ring.pin(oldest, true).ok()?;
     let contents = tally(ring, sequence)?;
-    let start = geometry.footer_offset(sequence);
-    let footer = Footer::encode(&contents, ring.identity(), geometry.lsn(sequence, 0));
-    // SAFETY: footer pages are written here and by the janitor. It stays away from a pinned
-    // segment, and there is one of us at a time. Nobody reads them through the mapping.
-    unsafe { ring.region().write(start, &footer) };
-    Some(start..start + PAGE_SIZE)
+    Some(Draft { ring, _pin: pin, sequence, contents })
+}
+
+impl Draft<'_> {
+    /// Writes the footer, now that `durable` has passed the segment; returns the page to sync. One
+    /// thread at a time does this.
+    pub(crate) fn write(self) -> Range<u64> {
+        let Draft { ring, sequence, contents, .. } = &self;
+        let geometry = ring.geometry();
+        debug_assert!(ring.durable() >= geometry.lsn(*sequence, geometry.record_end()));
+        let start = geometry.footer_offset(*sequence);
+        let footer = Footer::encode(contents, ring.identity(), geometry.lsn(*sequence, 0));
+        // SAFETY: footer pages are written here and by the janitor. It stays away from a pinned
+        // segment, and there is one of us at a time. Nobody reads them through the mapping.
+        unsafe { ring.region().write(start, &footer) };
+        start..start + PAGE_SIZE
+    }
 }
 
 /// Adds up the records of segment `sequence`, which the caller has pinned. None if there is not a
