@@ -128,7 +128,8 @@ fn overwriting_displaces_the_oldest_and_nothing_else() {
         let first = Lsn::new(FIRST_RECORD + 32);
         match wal.get(first) {
             Err(ReadError::Trimmed { lsn, oldest }) => {
-                assert_eq!((lsn, oldest), (first, wal.watermarks().trimmed));
+                // The janitor may go on overwriting meanwhile.
+                assert!(lsn == first && first < oldest && oldest <= wal.watermarks().trimmed);
             }
             other => panic!("{other:?}"),
         }

@@ -1,7 +1,7 @@
 //! Random runs that end in a power loss or a kill: recovery returns a prefix of what was published,
 //! with everything that was acknowledged as durable, and again after the next crash.
 
-use super::{Random, contents, kill, new_image, newest_checkpoint, open, tiny};
+use super::{Random, contents_of, kill, new_image, newest_checkpoint, open, tiny};
 use crate::geometry::Geometry;
 use crate::region::Simulated;
 use crate::sync::Arc;
@@ -27,8 +27,9 @@ impl Oracle {
 
     /// Compares with what recovery returned, and goes on from there.
     fn check(&mut self, wal: &Wal, all: bool, what: &str) {
-        let oldest = wal.watermarks().trimmed;
-        let found = contents(wal);
+        let reader = wal.reader(Position::Oldest).expect("the oldest can be read");
+        let oldest = reader.position();
+        let found = contents_of(reader);
         let retained = self.records.partition_point(|(lsn, _)| *lsn < oldest);
         let want = &self.records[retained.min(self.records.len())..];
         assert!(found.len() <= want.len(), "{what}: more than was written");

@@ -14,7 +14,7 @@ use crate::layout::{Checkpoint, Superblock};
 use crate::region::{Region, Simulated};
 use crate::sync::Arc;
 use crate::wal::new_header;
-use crate::{OpenError, Options, Position, Wal, recovery};
+use crate::{OpenError, Options, Position, Reader, Wal, recovery};
 
 /// Segments of two pages: one of records, one for the footer.
 pub(crate) fn tiny(segments: u64) -> Geometry {
@@ -59,7 +59,12 @@ pub(crate) fn newest_checkpoint(image: &[u8]) -> Checkpoint {
 
 /// Everything that the log returns, in order.
 pub(crate) fn contents(wal: &Wal) -> Vec<Vec<u8>> {
-    let mut reader = wal.reader(Position::Oldest).expect("the oldest can be read");
+    contents_of(wal.reader(Position::Oldest).expect("the oldest can be read"))
+}
+
+/// Everything that a reader returns. What it stands on is pinned: a janitor that overwrites the
+/// oldest does not change the answer.
+pub(crate) fn contents_of(mut reader: Reader<'_>) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     while let Some(record) = reader.next().expect("every record verifies") {
         records.push(record.payload().to_vec());
