@@ -374,8 +374,8 @@ fn patience_can_be_endless() {
     fill(&wal, 0, 1000);
     let open = AtomicBool::new(false);
     thread::scope(|scope| {
-        let writer = scope.spawn(|| wal.append(b"waits for ever if it must"));
         let before = wal.metrics().full_hits;
+        let writer = scope.spawn(|| wal.append(b"waits for ever if it must"));
         wait_until("the writer waits", || wal.metrics().full_hits > before);
         open.store(true, Ordering::Relaxed);
         let end = wal.sync().expect("no hole");
@@ -516,8 +516,8 @@ fn a_closed_log_accepts_nothing_and_can_be_read() {
     let wal = Arc::new(place.create(options(Durability::OnDemand, OnFull::Wait)));
     let (lsns, _) = fill(&wal, 0, 1000);
     let other = wal.clone();
-    let waiting = thread::spawn(move || other.append(&[1; 1000]));
     let before = wal.metrics().full_hits;
+    let waiting = thread::spawn(move || other.append(&[1; 1000]));
     wait_until("the writer waits", || wal.metrics().full_hits > before);
     wal.close().expect("nothing is in the way");
     let result = within_patience("a producer of a closed log", || waiting.join());

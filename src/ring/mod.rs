@@ -309,9 +309,9 @@ impl Ring {
         self.pins.floor().map_or(trimmed, |pinned| pinned.min(trimmed))
     }
 
-    /// The lowest pinned position.
-    pub(crate) fn pin_floor(&self) -> Option<Lsn> {
-        self.pins.floor()
+    /// The lowest position that a reader has pinned.
+    pub(crate) fn readers_pin_floor(&self) -> Option<Lsn> {
+        self.pins.readers_floor()
     }
 
     /// The janitor has prepared one more segment.

@@ -1,7 +1,8 @@
 //! Pins: a reader's hold on trim.
 //!
-//! 1. A slot holds 0 (free) or a pinned LSN with its lowest bit set. A pin never moves to another
-//!    slot and never backwards; clones count outside, on the same slot.
+//! 1. A slot holds 0 (free) or a pinned LSN with its lowest bit set, and the next bit too if the pin
+//!    is the log's own. A pin never moves to another slot and never backwards; clones count outside,
+//!    on the same slot.
 //! 2. Reader: store the slot, `fence(SeqCst)`, then look whether the position is still retained.
 //!    Janitor: store `trimmed`, `fence(SeqCst)`, then look at all slots. Of two such pairs at least
 //!    one sees the other's store, so either the reader finds its position trimmed and gives up, or
@@ -27,6 +28,11 @@ pub(crate) const PINS_MAX: usize = 2;
 const PINS_OWN: usize = if cfg!(wal_loom) { 1 } else { 16 };
 
 const FREE: u64 = 0;
+const PINNED: u64 = 1;
+/// It goes by itself, soon: nobody has to be told that it is in the way.
+const OWN: u64 = 2;
+/// Positions are multiples of 16.
+const BITS: u64 = 15;
 
 /// All pins of a log.
 pub(crate) struct Pins {
@@ -49,7 +55,7 @@ impl Pins {
     /// Takes a slot for `lsn`, if one is free; `own`: for a walk of the log itself. The caller must
     /// still check that `lsn` is retained, *after* this returns (rule 2; the fence is in here).
     pub(crate) fn try_pin(&self, lsn: Lsn, own: bool) -> Option<PinSlot> {
-        let value = lsn.get() | 1;
+        let value = lsn.get() | PINNED | if own { OWN } else { 0 };
         let eligible = if own { 0..self.slots.len() } else { PINS_OWN..self.slots.len() };
         let index = eligible.into_iter().find(|index| {
             let slot = &self.slots[*index];
@@ -66,7 +72,7 @@ impl Pins {
     /// Moves a pin forward to `lsn`. True: the janitor waits for it and must be rung.
     #[must_use]
     pub(crate) fn advance(&self, slot: PinSlot, lsn: Lsn) -> bool {
-        let value = lsn.get() | 1;
+        let value = lsn.get() | PINNED;
         debug_assert!(value >= self.slots[slot.0].load(Ordering::Relaxed), "pins only advance");
         // Release: rule 3.
         self.slots[slot.0].store(value, Ordering::Release);
@@ -89,6 +95,16 @@ impl Pins {
     /// The lowest pinned position, if anything is pinned. The caller has stored `trimmed`, and
     /// `janitor_held` if it is going to sleep, before.
     pub(crate) fn floor(&self) -> Option<Lsn> {
+        self.floor_among(PINNED)
+    }
+
+    /// As `floor`, of the readers' pins alone.
+    pub(crate) fn readers_floor(&self) -> Option<Lsn> {
+        self.floor_among(PINNED | OWN)
+    }
+
+    /// The lowest of the pins in which, of the bits `looked_at`, `PINNED` alone is set.
+    fn floor_among(&self, looked_at: u64) -> Option<Lsn> {
         // Rule 2, the janitor's half.
         fence(Ordering::SeqCst);
         self.slots
@@ -96,9 +112,9 @@ impl Pins {
             .chain(&self.slots)
             // Acquire: rules 3 and 5.
             .map(|slot| slot.load(Ordering::Acquire))
-            .filter(|value| *value != FREE)
+            .filter(|value| *value & looked_at == PINNED)
             .min()
-            .map(|value| Lsn::new(value & !1))
+            .map(|value| Lsn::new(value & !BITS))
     }
 }
 
@@ -120,6 +136,17 @@ mod tests {
         pins.janitor_held.store(true, Ordering::Relaxed);
         assert!(pins.unpin(low));
         assert_eq!(pins.floor(), None);
+    }
+
+    #[test]
+    fn the_readers_floor_leaves_out_the_logs_own_pins() {
+        let pins = Pins::new();
+        let own = pins.try_pin(Lsn::new(64), true).expect("a slot is free");
+        assert_eq!((pins.floor(), pins.readers_floor()), (Some(Lsn::new(64)), None));
+        let reader = pins.try_pin(Lsn::new(4096), false).expect("a slot is free");
+        assert_eq!(pins.readers_floor(), Some(Lsn::new(4096)));
+        assert_eq!(pins.floor(), Some(Lsn::new(64)));
+        assert!(!pins.unpin(own) && !pins.unpin(reader));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Janitor {
         };
         let may_go = self.options.on_full == OnFull::Overwrite
             || self.requested().max(self.ring.trimmed()) >= victim.release;
-        may_go && self.ring.pin_floor().is_none_or(|pinned| pinned >= victim.release)
+        may_go && self.ring.readers_pin_floor().is_none_or(|pinned| pinned >= victim.release)
     }
 
     /// The end of the segment that has to go before the ring has room again.
