@@ -76,10 +76,10 @@ pub enum PathError {
         /// What is there ("a FIFO", "a regular file").
         found: &'static str,
     },
-    /// The ring file is not a regular file.
+    /// The ring file, or the lock file, is not a regular file.
     #[error("{} is {found}, not a regular file: this is not a log", path.display())]
     NotAFile {
-        /// The ring file's path.
+        /// The file's path.
         path: PathBuf,
         /// What is there.
         found: &'static str,

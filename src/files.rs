@@ -75,6 +75,19 @@ fn check_directory(dir: &Path) -> Result<bool, PathError> {
     Ok(true)
 }
 
+/// Checks that `path` itself (not what a link points to) is a regular file. `Ok(false)`: not there.
+fn check_regular(path: &Path) -> Result<bool, PathError> {
+    match path.symlink_metadata() {
+        Ok(metadata) if !metadata.is_file() => {
+            let found = describe(metadata.file_type());
+            Err(PathError::NotAFile { path: path.to_owned(), found })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        // What else may be wrong with it, opening it will say.
+        _ => Ok(true),
+    }
+}
+
 /// The logs that this process has open for writing: process id (a forked child inherits the list,
 /// not the locks), device and inode of the directory.
 static OPEN_HERE: ProcessMutex<Vec<(u32, u64, u64)>> = ProcessMutex::new(Vec::new());
@@ -98,6 +111,7 @@ impl DirectoryLock {
             return Err(locked("in this process".to_owned()));
         }
         let path = dir.join(LOCK);
+        check_regular(&path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -147,7 +161,7 @@ pub(crate) fn writer_of(dir: &Path) -> Option<u32> {
     if open.contains(&entry) {
         return Some(entry.0);
     }
-    let file = File::open(dir.join(LOCK)).ok()?;
+    let file = open_nofollow(&dir.join(LOCK), false).ok()?;
     lock_holder(&file)
 }
 
@@ -230,15 +244,8 @@ impl RingFile {
             return Err(OpenError::NoLog(dir.to_owned()));
         }
         let path = dir.join(RING);
-        match path.symlink_metadata() {
-            Ok(metadata) if !metadata.is_file() => {
-                let found = describe(metadata.file_type());
-                return Err(PathError::NotAFile { path, found }.into());
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::NoLog(dir.to_owned()));
-            }
-            _ => {}
+        if !check_regular(&path)? {
+            return Err(OpenError::NoLog(dir.to_owned()));
         }
         let file = open_nofollow(&path, writable).map_err(file_error("open", &path))?;
         let metadata = file.metadata().map_err(file_error("look at", &path))?;

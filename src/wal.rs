@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, count};
 use crate::options::{Durability, OnFull, Options};
 use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryReport};
-use crate::region::{Mapped, Region};
+use crate::region::{Backing, Mapped, Region};
 use crate::ring::{
     CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
 };
@@ -75,7 +75,8 @@ impl Wal {
     /// # Errors
     ///
     /// There is a log already, the path is none for a log, or the system refused (a full disk, for
-    /// one); then there is no log there afterwards.
+    /// one); then there is no log there afterwards. After [`CreateError::Open`] there is one, whole
+    /// and empty.
     pub fn create(
         dir: impl AsRef<Path>,
         geometry: Geometry,
@@ -98,6 +99,12 @@ impl Wal {
     ///
     /// All that is retained is verified, and synced if that was not proven, before the log is
     /// returned: [`recovery_report`](Wal::recovery_report) says what was found.
+    ///
+    /// While the log is open its ring file is mapped. If someone cuts that file short meanwhile, or
+    /// its disk has a bad block, the next access to what is missing is a SIGBUS, which ends the
+    /// process unless it handles the signal; until the open has verified everything, it is an
+    /// error. Nobody may remove the file `lock` either while the log is open: that would let a
+    /// second process write to it.
     ///
     /// # Errors
     ///
@@ -142,6 +149,12 @@ impl Wal {
         let (path, reopen) = (ring_file.path.clone(), ring_file.reopener());
         let map_error = file_error("map", &path);
         let mapped = Mapped::new(ring_file.file, reopen).map_err(map_error)?;
+        let (_, found) = mapped.memory();
+        let expected = head.geometry.file_len();
+        if found != expected {
+            // Cut short since its length was checked.
+            return Err(OpenError::Length { path, found, expected });
+        }
         let region = Region::new(Arc::new(mapped));
         Wal::start(region, &head, boot, options, Some(lock), &path)
     }
