@@ -38,8 +38,18 @@ pub(crate) fn file_error<'a>(
 }
 
 /// Is a log there? (Its ring file, whatever state it is in.)
-pub(crate) fn exists(dir: &Path) -> bool {
-    dir.join(RING).symlink_metadata().is_ok()
+pub(crate) fn exists(dir: &Path) -> Result<bool, FileError> {
+    let ring = dir.join(RING);
+    match ring.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if is_absence(&error) => Ok(false),
+        Err(error) => Err(file_error("look at", &ring)(error)),
+    }
+}
+
+/// Does `error` say that nothing is there? Any other may hide a log.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn describe(file_type: fs::FileType) -> &'static str {
@@ -196,30 +206,29 @@ pub(crate) fn prepare_directory(dir: &Path) -> Result<(), PathError> {
 pub(crate) fn create_ring(dir: &Path, header: &[u8], geometry: &Geometry) -> Result<(), FileError> {
     let aside = dir.join(RING_ASIDE);
     let ring = dir.join(RING);
-    let write = || -> Result<(), FileError> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&aside)
-            .map_err(file_error("create", &aside))?;
-        let zeros = [0_u8; PAGE_SIZE as usize];
-        for _ in 0..geometry.file_len() / PAGE_SIZE {
-            file.write_all(&zeros).map_err(file_error("write", &aside))?;
-        }
-        file.write_all_at(header, 0).map_err(file_error("write", &aside))?;
-        file.sync_all().map_err(file_error("sync", &aside))?;
-        fs::rename(&aside, &ring).map_err(file_error("rename", &aside))?;
-        sync_directory(dir)
-    };
-    write().inspect_err(|_| {
-        // Best effort: a file left aside is invisible, and the next creation overwrites it. A ring
-        // whose name could not be synced is not left behind either.
-        let _ = fs::remove_file(&aside);
-        let _ = fs::remove_file(&ring);
-    })
+    // Removing is best effort: a file left aside is invisible, and the next creation overwrites it.
+    write_ring(&aside, header, geometry)
+        .and_then(|()| fs::rename(&aside, &ring).map_err(file_error("rename", &aside)))
+        .inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    // A ring whose name could not be synced is not left behind either.
+    sync_directory(dir).inspect_err(|_| drop(fs::remove_file(&ring)))
+}
+
+fn write_ring(path: &Path, header: &[u8], geometry: &Geometry) -> Result<(), FileError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .map_err(file_error("create", path))?;
+    let zeros = [0_u8; PAGE_SIZE as usize];
+    for _ in 0..geometry.file_len() / PAGE_SIZE {
+        file.write_all(&zeros).map_err(file_error("write", path))?;
+    }
+    file.write_all_at(header, 0).map_err(file_error("write", path))?;
+    file.sync_all().map_err(file_error("sync", path))
 }
 
 fn sync_directory(dir: &Path) -> Result<(), FileError> {

@@ -85,7 +85,7 @@ impl Wal {
         let dir = dir.as_ref();
         files::prepare_directory(dir)?;
         let lock = DirectoryLock::take(dir)?;
-        if files::exists(dir) {
+        if files::exists(dir).map_err(PathError::File)? {
             return Err(CreateError::Exists(dir.to_owned()));
         }
         let log_id = random_id()
@@ -136,10 +136,11 @@ impl Wal {
         }
     }
 
-    /// Is there a log in `dir`, in whatever state?
+    /// Is there a log in `dir`, in whatever state? No, if the system refuses to tell; then
+    /// [`create`](Wal::create) is refused too.
     #[must_use]
     pub fn exists(dir: impl AsRef<Path>) -> bool {
-        files::exists(dir.as_ref())
+        files::exists(dir.as_ref()).unwrap_or(false)
     }
 
     fn open_locked(dir: &Path, options: Options, lock: DirectoryLock) -> Result<Wal, OpenError> {

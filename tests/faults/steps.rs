@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use kaelix_wal::{
     AppendError, CheckpointError, CloseError, Options, Position, RecoveryOutcome, WaitError, Wal,
@@ -19,7 +20,7 @@ const RECORDS: u64 = 40;
 pub fn append_durable(dir: &Path) {
     let dir = dir.to_owned();
     within_patience("a log with a failed sync", move || {
-        let wal = match Wal::open(&dir, Options::new()) {
+        let wal = match Wal::open(&dir, endless()) {
             Ok(wal) => wal,
             Err(error) => return say(format_args!("refused: {error}")),
         };
@@ -40,6 +41,11 @@ pub fn append_durable(dir: &Path) {
         expect_poisoned(&wal);
         say("poisoned");
     });
+}
+
+/// With a patience that would outlast the test: who is not woken hangs.
+pub fn endless() -> Options {
+    Options::new().hole_age_max(Duration::from_secs(3600))
 }
 
 /// Writes until a sync fails; true if one did.

@@ -17,7 +17,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::common::{numbered, read_all, small, within_patience};
 use crate::machine::{must, run_with_mounts, skip};
-use crate::steps::{expect_kept, expect_poisoned};
+use crate::steps::{endless, expect_kept, expect_poisoned};
 
 const WRITERS: u32 = 3;
 const PAGE: usize = 4096;
@@ -94,7 +94,7 @@ pub fn fail_to_write_back(root: &Path) {
     mount_disk(&disk, &at);
     let dir = at.join("log");
 
-    let wal = Wal::create(&dir, small(), Options::new()).expect("there is room");
+    let wal = Wal::create(&dir, small(), endless()).expect("there is room");
     let first = wal.append_durable(&numbered(WRITERS, 0, 500)).expect("the disk works");
     must("sync", &["-f", text(&dir)]);
     use_up(&disk, &filler);
