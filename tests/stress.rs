@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{
@@ -89,23 +89,29 @@ fn everything_arrives_once_and_in_order() {
     }
 }
 
+/// The end of a scope waits for its threads too, but in a way that no race detector sees.
+fn join(threads: Vec<ScopedJoinHandle<'_, ()>>) {
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
 #[test]
 fn the_watermarks_keep_their_order() {
     let place = Place::new();
     let wal = create(&place, 256 << 10, Options::new().on_full(OnFull::Overwrite));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        for writer in 0..3 {
-            let (wal, stop) = (&wal, &stop);
-            scope.spawn(move || {
-                let mut number = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let payload = numbered(writer, number, (number % 3000) as usize);
-                    wal.append(&payload).expect("never full");
-                    number += 1;
-                }
-            });
-        }
+        let (wal, stop) = (&wal, &stop);
+        let write = move |writer| {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let payload = numbered(writer, number, (number % 3000) as usize);
+                wal.append(&payload).expect("never full");
+                number += 1;
+            }
+        };
+        let writers: Vec<_> = (0..3).map(|writer| scope.spawn(move || write(writer))).collect();
         let start = Instant::now();
         let mut before = wal.watermarks();
         while start.elapsed() < Duration::from_millis(500) * stress() as u32 {
@@ -125,6 +131,7 @@ fn the_watermarks_keep_their_order() {
             before = now;
         }
         stop.store(true, Ordering::Relaxed);
+        join(writers);
     });
 }
 
@@ -139,21 +146,21 @@ fn a_slow_reader_of_a_flight_recorder_sees_no_altered_record() {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let (wal, stop) = (&wal, &stop);
-            for writer in 0..4 {
-                scope.spawn(move || {
-                    let mut number = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        wal.append(&numbered(writer, number, 700)).expect("never full");
-                        number += 1;
-                    }
-                });
-            }
+            let write = move |writer| {
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    wal.append(&numbered(writer, number, 700)).expect("never full");
+                    number += 1;
+                }
+            };
+            let writers: Vec<_> = (0..4).map(|writer| scope.spawn(move || write(writer))).collect();
             let readers: Vec<_> =
                 (0..3).map(|reader| scope.spawn(move || look_slowly(wal, seed ^ reader))).collect();
             for reader in readers {
                 reader.join().expect("no panic");
             }
             stop.store(true, Ordering::Relaxed);
+            join(writers);
         });
         assert!(wal.metrics().bytes_overwritten > 0);
     }
@@ -309,19 +316,19 @@ fn an_observer_of_a_ring_at_full_speed_is_never_wrong() {
         let wal = create(&place, 512 << 10, options);
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            for writer in 0..2 {
-                let (wal, stop) = (&wal, &stop);
-                scope.spawn(move || {
-                    let mut number = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        let len = 12 + (number * 13 % 900) as usize;
-                        wal.append(&numbered(writer, number, len)).expect("never full");
-                        number += 1;
-                    }
-                });
-            }
+            let (wal, stop) = (&wal, &stop);
+            let write = move |writer| {
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let len = 12 + (number * 13 % 900) as usize;
+                    wal.append(&numbered(writer, number, len)).expect("never full");
+                    number += 1;
+                }
+            };
+            let writers: Vec<_> = (0..2).map(|writer| scope.spawn(move || write(writer))).collect();
             let result = scope.spawn(|| observe(&place, durability)).join();
             stop.store(true, Ordering::Relaxed);
+            join(writers);
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
     }

@@ -125,7 +125,10 @@ pub fn run_powerless(place: &Place, name: &str) -> Outcome {
         let exe = root.join("faults");
         let original = std::env::current_exe().expect("this binary has a path");
         if !exe.exists() {
-            fs::copy(original, &exe).expect("the binary can be copied");
+            // By another process: what this one has open for writing, a child that another thread
+            // starts may hold for a moment, and then it cannot be executed.
+            let [from, to] = [&original, &exe].map(|path| path.to_str().expect("paths are text"));
+            must("cp", &[from, to]);
             fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).expect("it is ours");
         }
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).expect("it is ours");
