@@ -29,8 +29,9 @@ sanitized() {
     host=$(rustc +nightly -vV | sed -n 's/^host: //p')
     local flags="--cfg wal_sanitized -Zsanitizer=$sanitizer"
     # The standard library comes compiled without it, which newer compilers want to be told.
-    if echo | rustc +nightly -Cunsafe-allow-abi-mismatch=sanitizer --print cfg - >/dev/null 2>&1; then
-        flags+=" -Cunsafe-allow-abi-mismatch=sanitizer"
+    local allow=-Cunsafe-allow-abi-mismatch=sanitizer
+    if echo | rustc +nightly "$allow" --print cfg - >/dev/null 2>&1; then
+        flags+=" $allow"
     fi
     printf '\n==> %s: %s\n' "$sanitizer" "$*"
     RUSTFLAGS="${RUSTFLAGS:-} $flags" CARGO_TARGET_DIR="$target/sanitized-$sanitizer" \

@@ -1,8 +1,8 @@
 //! Pins: a reader's hold on trim.
 //!
-//! 1. A slot holds 0 (free) or a pinned LSN with its lowest bit set, and the next bit too if the pin
-//!    is the log's own. A pin never moves to another slot and never backwards; clones count outside,
-//!    on the same slot.
+//! 1. A slot holds 0 (free) or a pinned LSN with its lowest bit set, and the next bit too if the
+//!    pin is the log's own. A pin never moves to another slot and never backwards; clones count
+//!    outside, on the same slot.
 //! 2. Reader: store the slot, `fence(SeqCst)`, then look whether the position is still retained.
 //!    Janitor: store `trimmed`, `fence(SeqCst)`, then look at all slots. Of two such pairs at least
 //!    one sees the other's store, so either the reader finds its position trimmed and gives up, or
