@@ -15,6 +15,11 @@ mod imp {
     #[cfg(wal_sanitized)]
     pub use super::sanitized::{Condvar, Mutex, MutexGuard};
 
+    pub use super::lock as lock_process;
+    /// A process-wide lock for what even models do not share (the list of logs open in this
+    /// process).
+    pub use Mutex as ProcessMutex;
+
     /// A typed atomic: watermarks are `Atomic<Lsn>`, never bare integers.
     pub use atomic::Atomic;
 
@@ -79,7 +84,7 @@ mod sanitized {
     pub struct Condvar(sync::Condvar);
 
     impl<T> Mutex<T> {
-        pub fn new(value: T) -> Mutex<T> {
+        pub const fn new(value: T) -> Mutex<T> {
             Mutex { order: AtomicU64::new(0), lock: sync::Mutex::new(value) }
         }
 
@@ -214,6 +219,15 @@ mod imp {
         }
     }
 
+    /// A process-wide lock for what even models do not share (the list of logs open in this
+    /// process).
+    pub type ProcessMutex<T> = std::sync::Mutex<T>;
+
+    /// Locks a process-wide lock, as [`lock`](super::lock) does.
+    pub fn lock_process<T>(mutex: &ProcessMutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Loom runs what is written, in order: nothing to keep a compiler from.
     pub fn compiler_fence(_order: Ordering) {}
 
@@ -303,11 +317,3 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A counter that orders nothing and decides nothing. Models leave it out of what they explore.
 pub type Counter = std::sync::atomic::AtomicU64;
-
-/// A process-wide lock for what even models do not share (the list of logs open in this process).
-pub type ProcessMutex<T> = std::sync::Mutex<T>;
-
-/// Locks a process-wide lock, as [`lock`] does.
-pub fn lock_process<T>(mutex: &ProcessMutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
