@@ -191,7 +191,8 @@ pub fn run_with_fault(place: &Place, name: &str, injection: Injection) -> (Outco
 /// A child that stands still in the middle of its task.
 pub struct Stopped {
     strace: Child,
-    pid: Pid,
+    /// Until it goes on.
+    pid: Option<Pid>,
     errors: PathBuf,
 }
 
@@ -218,16 +219,28 @@ pub fn stop_behind(place: &Place, name: &str, call: &'static str, when: u32) -> 
     let thread: i32 = pid.expect("it has stopped");
     let status = fs::read_to_string(format!("/proc/{thread}/status")).expect("it is there");
     let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-    let pid = pid.and_then(Pid::from_raw).expect("a process id");
+    let pid = pid.and_then(Pid::from_raw);
+    assert!(pid.is_some(), "no process id in {status}");
     Stopped { strace, pid, errors }
 }
 
 impl Stopped {
     /// Lets it go on to its end.
     pub fn go_on(mut self) -> Outcome {
-        rustix::process::kill_process(self.pid, Signal::CONT).expect("it is ours");
+        let pid = self.pid.take().expect("it goes on once");
+        rustix::process::kill_process(pid, Signal::CONT).expect("it is ours");
         let status = self.strace.wait().expect("it is ours");
         let said = fs::read_to_string(&self.errors).expect("it said something");
         Outcome { status, said }
+    }
+}
+
+impl Drop for Stopped {
+    /// Where an assertion failed meanwhile, nothing is left standing still for ever.
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid.take() {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = self.strace.wait();
+        }
     }
 }
