@@ -8,6 +8,7 @@ use super::report::{RecoveryOutcome, RecoveryReport};
 use super::scan::{Hole, Plan};
 use super::{Head, Recovered, Refusal};
 use crate::checksum::Seed;
+use crate::error::SyncFailure;
 use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
 use crate::layout::checkpoint::Boot;
 use crate::layout::record::record_crc;
@@ -35,47 +36,61 @@ pub(crate) fn apply(
     let syncer = || region.backing().syncer().map_err(|error| Refusal::System("open", error));
     let epoch = plan.epoch_max.checked_add(1).ok_or(Refusal::Exhausted)?;
     let slots = SlotWriter::new(region.clone(), head.log_id, syncer()?, head.checkpoint, head.slot);
-    let (end, dirtied) = write_plan(region, head, plan, epoch)?;
+    // The kernel has told us, and will not tell the next one who opens the log.
+    let fail = |failure: SyncFailure| {
+        slots.mark_poisoned(failure.clone());
+        Refusal::Sync(failure)
+    };
+    // Step 0: the slot that we have read is on the medium. Step 2 may use what it has released, and
+    // step 4 touches the other one.
+    slots.confirm().map_err(fail)?;
+    let dirtied = write_plan(region, head, plan, epoch)?;
 
     // Step 3: what is going to be served is on the medium. It is dirtied again first: pages that a
     // failed write-back left clean would not be written by a sync alone.
     let mut records = syncer()?;
-    for range in dirtied {
+    let mut sync = |range: Range<u64>| {
         region.backing().redirty(range.clone());
-        if let Err(failure) = persist(&mut records, range) {
-            // The kernel has told us, and will not tell the next one who opens the log.
-            slots.mark_poisoned(failure.clone());
-            return Err(Refusal::Sync(failure));
-        }
+        persist(&mut records, range)
+    };
+    for range in dirtied {
+        sync(range).map_err(fail)?;
     }
 
     // Step 4: the new epoch, where it begins, and `durable` at the cut, before its first append.
+    let seal = seal_if_needed(head, plan, epoch);
+    let end = seal.map_or(plan.cut, |seal| seal.lsn + u64::from(seal.len));
     let report = report(head, plan, epoch, end, start);
     let updated = slots.update(|next| {
         next.epoch = epoch;
         next.epoch_start = end;
-        next.durable = end;
+        next.durable = plan.cut;
         next.boot = boot;
         next.clean = false;
         next.poisoned = false;
         next.writer_pid = std::process::id();
         next.recovery = report.summary();
     });
-    if let Err(failure) = updated {
-        slots.mark_poisoned(failure.clone());
-        return Err(Refusal::Sync(failure));
+    updated.map_err(fail)?;
+
+    // Step 5: the rest of a segment that cannot take the new epoch. Only now: before step 4 the pad
+    // would have led the next recovery on, over a record that is lost, to what lies beyond the cut.
+    if let Some(seal) = seal {
+        write_pad(region, head, seal);
+        let page = head.geometry.file_offset(seal.lsn) / PAGE_SIZE * PAGE_SIZE;
+        sync(page..page + PAGE_SIZE).map_err(fail)?;
     }
     let trimmed = head.checkpoint.trimmed;
     Ok((Recovered { epoch, trimmed, end, report }, slots))
 }
 
-/// Steps 1 and 2. Returns where the log ends now, and what must be synced before it is served.
+/// Steps 1 and 2. Returns what must be synced before it is served.
 fn write_plan(
     region: &Region,
     head: &Head,
     plan: &Plan,
     epoch: u64,
-) -> Result<(Lsn, Vec<Range<u64>>), Refusal> {
+) -> Result<Vec<Range<u64>>, Refusal> {
     let geometry = head.geometry;
     // Step 1: holes become pads of their predecessor's epoch.
     for hole in &plan.holes {
@@ -83,11 +98,8 @@ fn write_plan(
     }
     // Step 2: nothing is left beyond the cut in its segment.
     let (sequence, offset) = geometry.split(plan.cut);
-    let mut end = plan.cut;
-    if plan.cut_segment_is_valid && offset > FIRST_RECORD {
-        end = seal_if_needed(region, head, plan, epoch);
-    } else {
-        // Nothing in it is kept: it starts with the new epoch.
+    if starts_anew(plan, offset) {
+        // It starts with the new epoch.
         let identity = Identity { log_id: head.log_id, epoch };
         // SAFETY: no ring is running yet, and the log's lock is ours.
         unsafe { prepare_segment(region, &geometry, &identity, sequence) };
@@ -96,7 +108,7 @@ fn write_plan(
             write_pad(region, head, Hole { lsn, len: offset - FIRST_RECORD, epoch });
         }
     }
-    let mut dirtied = scrub(region, &geometry, end)?;
+    let mut dirtied = scrub(region, &geometry, plan.cut)?;
     // What was not proven durable, from the first hole on at the latest; and, since it may never
     // have been synced, the header of the segment in which that begins.
     let trimmed = geometry.normalize(head.checkpoint.trimmed);
@@ -104,8 +116,8 @@ fn write_plan(
     let unproven = plan.proven.min(plan.cut).min(hole).max(trimmed);
     let header = geometry.segment_offset(geometry.sequence(unproven).min(sequence));
     dirtied.push(header..header + PAGE_SIZE);
-    dirtied.extend(geometry.file_ranges(unproven, end));
-    Ok((end, dirtied))
+    dirtied.extend(geometry.file_ranges(unproven, plan.cut));
+    Ok(dirtied)
 }
 
 /// Zeroes what is not zero from `end` to the end of its segment; returns the pages. A segment that
@@ -135,19 +147,21 @@ fn scrub(region: &Region, geometry: &Geometry, end: Lsn) -> Result<Vec<Range<u64
     Ok(scrubbed)
 }
 
-/// Fills the rest of the cut segment with a pad if the record that opens the epoch does not fit,
+/// The pad over the rest of the cut segment, if the record that opens the epoch does not fit there
 /// or if the segment holds as many epochs as it may. The next segment's header then opens it.
-fn seal_if_needed(region: &Region, head: &Head, plan: &Plan, epoch: u64) -> Lsn {
-    let geometry = head.geometry;
-    let (sequence, offset) = geometry.split(plan.cut);
-    let rest = geometry.record_end() - offset;
-    let crowded = epoch - plan.cut_segment_epoch >= EPOCHS_IN_A_SEGMENT_MAX;
-    if rest == 0 || (rest >= EPOCH_RECORD_LEN && !crowded) {
-        return plan.cut;
-    }
-    let hole = Hole { lsn: plan.cut, len: rest, epoch: plan.last_epoch };
-    write_pad(region, head, hole);
-    geometry.lsn(sequence, geometry.record_end())
+fn seal_if_needed(head: &Head, plan: &Plan, epoch: u64) -> Option<Hole> {
+    let (_, offset) = head.geometry.split(plan.cut);
+    let is_new = starts_anew(plan, offset);
+    let rest = head.geometry.record_end() - offset;
+    let crowded = !is_new && epoch - plan.cut_segment_epoch >= EPOCHS_IN_A_SEGMENT_MAX;
+    let fits = rest == 0 || (rest >= EPOCH_RECORD_LEN && !crowded);
+    let epoch = if is_new { epoch } else { plan.last_epoch };
+    (!fits).then_some(Hole { lsn: plan.cut, len: rest, epoch })
+}
+
+/// Nothing is kept in the cut segment, where the cut is at `offset`.
+fn starts_anew(plan: &Plan, offset: u32) -> bool {
+    !plan.cut_segment_is_valid || offset <= FIRST_RECORD
 }
 
 fn write_pad(region: &Region, head: &Head, hole: Hole) {

@@ -20,7 +20,7 @@ struct Slots {
     /// Which of the two it is in.
     index: usize,
     syncer: Syncer,
-    /// A sync has failed, here or elsewhere: nothing is written any more but the mark of it.
+    /// A sync has failed, here or elsewhere, and the mark of it is written: nothing else is.
     failure: Option<SyncFailure>,
 }
 
@@ -63,6 +63,26 @@ impl SlotWriter {
         self.current().durable
     }
 
+    /// Makes sure that the slot that was read is on the medium: a process that was killed while it
+    /// wrote it has left it in the cache alone. Tries twice, since the page is dirtied each time:
+    /// the first error may be an old one of other pages, and before one slot is known to be whole,
+    /// the other must not be touched, not even for the mark that a sync failed.
+    pub(crate) fn confirm(&self) -> Result<(), SyncFailure> {
+        let mut slots = lock(&self.slots);
+        let start = CHECKPOINT_SLOT_OFFSETS[slots.index];
+        let mut attempt = || {
+            self.region.backing().redirty(start..start + PAGE_SIZE);
+            persist(&mut slots.syncer, start..start + PAGE_SIZE)
+        };
+        let first = attempt();
+        if first.is_err()
+            && let Err(failure) = attempt()
+        {
+            slots.failure = Some(failure);
+        }
+        first
+    }
+
     /// Writes the next slot, changed as `change` says; it is on the medium when this returns.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Checkpoint)) -> Result<(), SyncFailure> {
         let mut slots = lock(&self.slots);
@@ -96,7 +116,9 @@ impl SlotWriter {
     /// the same running system, where the page cache may show as clean what the disk lacks.
     pub(crate) fn mark_poisoned(&self, failure: SyncFailure) {
         let mut slots = lock(&self.slots);
-        let _ = self.write(&mut slots, |next| next.poisoned = true);
-        slots.failure = Some(failure);
+        if slots.failure.is_none() {
+            let _ = self.write(&mut slots, |next| next.poisoned = true);
+            slots.failure = Some(failure);
+        }
     }
 }
