@@ -21,6 +21,9 @@ mod recovery;
 mod region;
 mod ring;
 mod segments;
+#[cfg(any(test, feature = "simulation"))]
+#[allow(missing_docs)]
+pub mod simulation;
 mod sync;
 #[cfg(test)]
 mod tests;

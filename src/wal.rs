@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::durability::Durable;
 use crate::error::{
-    AppendError, CheckpointError, CloseError, CreateError, Error, FileError, OpenError, PathError,
-    ReadError, SyncFailure, WaitError,
+    AppendError, CheckpointError, CloseError, CreateError, Error, OpenError, PathError, ReadError,
+    SyncFailure, WaitError,
 };
 use crate::files::{self, DirectoryLock, RingFile, file_error};
 use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE, RECORD_HEADER_LEN};
@@ -169,10 +169,23 @@ impl Wal {
         lock: Option<DirectoryLock>,
         path: &Path,
     ) -> Result<Wal, OpenError> {
+        let wal = Wal::assemble(region, head, boot, options, lock, path)?;
+        wal.spawn_threads().map_err(file_error("start a thread for", path))?;
+        Ok(wal)
+    }
+
+    /// Recovers the log in `region`; its threads have not started.
+    pub(crate) fn assemble(
+        region: Region,
+        head: &Head,
+        boot: Boot,
+        options: Options,
+        lock: Option<DirectoryLock>,
+        path: &Path,
+    ) -> Result<Wal, OpenError> {
         let (recovered, slots) = recovery::recover(&region, head, boot)
             .map_err(|refusal| recovery::refusal_error(path, refusal))?;
-        let system = |operation| move |source| -> FileError { file_error(operation, path)(source) };
-        let syncer = region.backing().syncer().map_err(system("open"))?;
+        let syncer = region.backing().syncer().map_err(file_error("open", path))?;
         let identity = Identity { log_id: head.log_id, epoch: recovered.epoch };
         let start = StartPositions {
             trimmed: recovered.trimmed,
@@ -184,7 +197,7 @@ impl Wal {
         let slots = Arc::new(slots);
         let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
         let durable = Durable::new(ring.clone(), slots.clone(), janitor.clone(), options, syncer);
-        let wal = Wal {
+        Ok(Wal {
             ring,
             durable: Arc::new(durable),
             janitor,
@@ -194,9 +207,7 @@ impl Wal {
             threads: Mutex::new(Vec::new()),
             closed: Mutex::new(None),
             _lock: lock,
-        };
-        wal.spawn_threads().map_err(system("start a thread for"))?;
-        Ok(wal)
+        })
     }
 
     fn spawn_threads(&self) -> std::io::Result<()> {
@@ -484,8 +495,26 @@ impl Wal {
         result
     }
 
+    /// What the janitor's thread does once it is rung, for a log without threads.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn step_janitor(&self) {
+        if let Err(failure) = self.janitor.pass() {
+            self.durable.poison(failure);
+        }
+    }
+
+    /// What the flusher's thread does when it wakes, for a log without threads; `quiet`: and when
+    /// it finds that nothing has been synced for a while.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn step_flusher(&self, quiet: bool) {
+        if self.options.durability != Durability::None && self.durable.pass().is_ok() && quiet {
+            // The log is poisoned by whoever fails.
+            let _ = self.durable.prove_by_slot();
+        }
+    }
+
     /// The process dies here: no close, no mark. Its threads end where they stand.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn die(self) {
         self.janitor.stop();
         self.durable.stop_flusher();

@@ -27,7 +27,8 @@ impl Durable {
             if self.stop.load(Ordering::Acquire) || self.ring.failure().is_some() {
                 return;
             }
-            if self.pass().is_err() {
+            let quiet = || sync::now() - lock(&self.flush).last >= QUIET;
+            if self.pass().is_err() || (quiet() && self.prove_by_slot().is_err()) {
                 // The log is poisoned, and everyone has been told.
                 return;
             }
@@ -66,7 +67,8 @@ impl Durable {
         self.slots.durable() < self.ring.durable()
     }
 
-    fn pass(&self) -> Result<(), SyncFailure> {
+    /// Rule 1.
+    pub(crate) fn pass(&self) -> Result<(), SyncFailure> {
         match self.options.durability {
             Durability::Interval(_) => {
                 if !self.is_settled(self.ring.reserved()) {
@@ -78,8 +80,12 @@ impl Durable {
             }
             Durability::None => {}
         }
-        let quiet = sync::now() - lock(&self.flush).last >= QUIET;
-        if quiet && self.slot_is_behind() {
+        Ok(())
+    }
+
+    /// Rule 2, of a log that has gone quiet: one slot says what is durable.
+    pub(crate) fn prove_by_slot(&self) -> Result<(), SyncFailure> {
+        if self.slot_is_behind() {
             let durable = self.ring.durable();
             let written = self.slots.update(|next| next.durable = next.durable.max(durable));
             if let Err(failure) = written {

@@ -98,9 +98,11 @@ impl Region {
     /// Nobody else touches the range meanwhile, as bytes or as words.
     pub(crate) unsafe fn write(&self, offset: u64, bytes: &[u8]) {
         let address = self.address(offset, bytes.len() as u64);
+        self.backing.observe();
         // SAFETY: the target is in bounds by `address` and exclusive by this function's contract,
         // so it cannot overlap `bytes` either.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.as_ptr(), bytes.len()) }
+        self.backing.observe();
     }
 
     /// Zeroes `range`.
@@ -111,9 +113,11 @@ impl Region {
     pub(crate) unsafe fn zero(&self, range: Range<u64>) {
         let len = range.end - range.start;
         let address = self.address(range.start, len);
+        self.backing.observe();
         // SAFETY: in bounds by `address`, exclusive by this function's contract; zero is a valid
         // value of every byte.
         unsafe { std::ptr::write_bytes(address.as_ptr(), 0, len as usize) }
+        self.backing.observe();
     }
 }
 

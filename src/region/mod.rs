@@ -16,7 +16,7 @@ mod mapped;
 mod memory;
 #[cfg(wal_loom)]
 mod modelled;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 mod simulated;
 
 use std::io;
@@ -28,8 +28,8 @@ pub(crate) use mapped::Mapped;
 pub(crate) use memory::{Region, Space};
 #[cfg(wal_loom)]
 pub(crate) use modelled::{Region, Space};
-#[cfg(test)]
-pub(crate) use simulated::{Fault, Simulated};
+#[cfg(any(test, feature = "simulation"))]
+pub use simulated::{Fault, Medium, Moment, SECTOR, Simulated};
 
 /// What a region lies on.
 ///
@@ -58,6 +58,10 @@ pub(crate) unsafe trait Backing: Send + Sync {
 
     /// Takes the write faults of `range` now, in the calling thread. Best effort.
     fn prefault(&self, range: Range<u64>);
+
+    /// Called before and after each store of a run of bytes that is not a record: for a backing
+    /// that keeps every state through which the memory goes.
+    fn observe(&self) {}
 }
 
 /// Makes ranges durable.

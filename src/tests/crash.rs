@@ -98,7 +98,7 @@ fn work(
             1 => {
                 let end = disk.disk().len() as u64;
                 let from = random.below(end);
-                disk.write_back(from as usize..(from + random.below(end - from)) as usize);
+                disk.write_back(from as usize..(from + random.below(end - from)) as usize, true);
             }
             2 => drop(wal.reserve(random.below(300) as usize).expect("the oldest makes room")),
             3 => {

@@ -116,7 +116,7 @@ fn a_footer_proves_its_segment() {
     kill(wal);
     // The kernel has written the footer.
     let page = geometry().footer_offset(0) as usize;
-    disk.write_back(page..page + 1);
+    disk.write_back(page..page + 1, true);
     match open(&damage(disk.disk()), 2, Options::new()) {
         Err(OpenError::Corrupt { damage, .. }) => {
             assert_eq!((damage.lsn, damage.file_offset), (last, at as u64));

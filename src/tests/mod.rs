@@ -8,48 +8,24 @@ mod small_ring;
 
 use std::path::Path;
 
-use crate::geometry::{Geometry, PAGE_SIZE};
-use crate::layout::checkpoint::Boot;
-use crate::layout::{Checkpoint, Superblock};
+use crate::layout::Checkpoint;
+use crate::recovery::Head;
 use crate::region::{Region, Simulated};
 use crate::sync::Arc;
-use crate::wal::new_header;
-use crate::{OpenError, Options, Position, Reader, Wal, recovery};
+use crate::{OpenError, Options, Position, Reader, Wal, simulation};
 
-/// Segments of two pages: one of records, one for the footer.
-pub(crate) fn tiny(segments: u64) -> Geometry {
-    Geometry::checked(segments * 8192, 8192, 3 * PAGE_SIZE).expect("these sizes are in bounds")
-}
+pub(crate) use crate::simulation::{boot, new_image, tiny};
 
-/// The disk of a new log.
-pub(crate) fn new_image(geometry: Geometry) -> Vec<u8> {
-    let mut image = new_header(geometry, *b"a log under test");
-    image.resize(geometry.file_len() as usize, 0);
-    image
-}
-
-/// A boot of the simulated machine; 0 has no boot id.
-pub(crate) fn boot(number: u8) -> Boot {
-    Boot { boot_id: [number; 16], file_identity: 1 }
+/// Opens the log on `disk` as a process of boot `number`, with its threads.
+pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
+    let head = simulation::head(disk).expect("memory can be read");
+    let region = Region::new(disk.clone());
+    Wal::start(region, &head, boot(number), options, None, Path::new("simulated"))
 }
 
 /// The verified head of an image.
-pub(crate) fn head_of(image: &[u8]) -> recovery::Head {
-    let superblock = Superblock::verify(image).expect("the superblock is whole");
-    let read: recovery::ReadAt<'_> = Box::new(|offset, bytes: &mut [u8]| {
-        let start = offset as usize;
-        bytes.copy_from_slice(&image[start..start + bytes.len()]);
-        Ok(())
-    });
-    let head = recovery::read_checkpoint(&read, &superblock).expect("memory can be read");
-    head.expect("one slot is whole")
-}
-
-/// Opens the log on `disk` as a process of boot `number`.
-pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
-    let head = head_of(&disk.cache());
-    let region = Region::new(disk.clone());
-    Wal::start(region, &head, boot(number), options, None, Path::new("simulated"))
+pub(crate) fn head_of(image: &[u8]) -> Head {
+    simulation::head(&Simulated::new(image.to_vec())).expect("memory can be read")
 }
 
 /// The newest checkpoint on a disk image.

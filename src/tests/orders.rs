@@ -3,7 +3,9 @@
 
 use super::{boot, contents, kill, new_image, newest_checkpoint, open, tiny};
 use crate::layout::checkpoint::RecoverySummary;
-use crate::region::{Fault, Simulated};
+use crate::region::{Fault, SECTOR, Simulated};
+use crate::simulation::{self, Stepped};
+use crate::sync::Arc;
 use crate::{
     AppendError, CheckpointError, Durability, Lsn, OnFull, OpenError, Options, RecoveryOutcome,
     WaitError,
@@ -80,7 +82,7 @@ fn a_segment_of_an_older_epoch_does_not_follow() {
     kill(wal);
     // The kernel has written back the second segment, but nothing of the first beyond A.
     let second = geometry.segment_offset(1) as usize..geometry.segment_offset(2) as usize;
-    disk.write_back(second.clone());
+    disk.write_back(second.clone(), true);
     let before = disk.disk();
     let disk = Simulated::new(before.clone());
     let wal = open(&disk, 2, Options::new()).expect("it recovers");
@@ -300,4 +302,87 @@ fn a_full_ring_opens_and_goes_on() {
     kill(wal);
     let wal = open(&disk, 6, options).expect("it recovers");
     assert_eq!(wal.get(lsn).expect("it is there").payload(), b"more");
+}
+
+/// A log on a recording disk that syncs nothing by itself.
+fn recorded(segments: u64) -> (Arc<Simulated>, Stepped) {
+    let disk = Simulated::recording(new_image(tiny(segments)));
+    let options = Options::new().durability(Durability::None).on_full(OnFull::Fail);
+    let log = simulation::open(&disk, 1, options).expect("a new log opens");
+    (disk, log)
+}
+
+/// Fills the segment up to 16 bytes before its end.
+fn fill_but_16(log: &Stepped) {
+    let rest = 4096 - log.watermarks().reserved.get() % 8192;
+    log.append(&record(b'A', rest as usize - 32)).expect("there is room");
+}
+
+/// Orders 1 and 5: the pad over the last bytes of a cut segment led a recovery that came after a
+/// crash over a lost record, on to what lay beyond the cut.
+#[test]
+fn the_rest_of_a_cut_segment_is_sealed_behind_the_slot() {
+    let (disk, log) = recorded(3);
+    fill_but_16(&log);
+    let lost = log.append(b"").expect("16 bytes are left");
+    log.step_janitor();
+    log.append(b"beyond").expect("there is room");
+    log.kill();
+    let mut image = disk.cache();
+    image[tiny(3).file_offset(lost) as usize..][..16].fill(0);
+    let disk = Simulated::recording(image);
+    simulation::open(&disk, 2, Options::new()).expect("a lost record is no damage").kill();
+    for moment in disk.stops() {
+        let image = disk.at(moment).cache();
+        let log = simulation::open(&Simulated::new(image), 3, Options::new()).expect("it opens");
+        assert_eq!(contents(&log).len(), 1, "at {moment}: {}", log.recovery_report());
+    }
+}
+
+/// Orders 3 and 5: a slot whose writer was killed lies in the cache alone. What it has released is
+/// not used, and the other slot not touched, before it is on the medium.
+#[test]
+fn a_slot_that_was_read_is_synced_first() {
+    let (disk, log) = recorded(3);
+    while log.append(&record(b'A', 4096 - 96 - 16)).is_ok() {
+        log.sync().expect("the disk takes it");
+        log.step_janitor();
+    }
+    log.checkpoint(log.watermarks().published).expect("a boundary");
+    let before = disk.syncs().len();
+    log.sync_checkpoint().expect("the disk takes it");
+    log.kill();
+    let disk = disk.after_kill(disk.syncs()[before]);
+    simulation::open(&disk, 1, Options::new()).expect("it opens").kill();
+    for moment in disk.stops() {
+        let medium = disk.at(moment);
+        let mut torn = medium.oldest();
+        for sector in medium.open_sectors().filter(|sector| sector * SECTOR < 3 * 4096) {
+            let newest = medium.version(sector, medium.versions(sector) - 1);
+            torn[sector * SECTOR..][..48].copy_from_slice(&newest[..48]);
+        }
+        for image in [medium.oldest(), torn] {
+            let log = simulation::open(&Simulated::new(image), 2, Options::new());
+            log.unwrap_or_else(|error| panic!("refused at {moment}: {error}")).kill();
+        }
+    }
+}
+
+/// A trim to 16 bytes before the end of a segment that never reached the disk: the new epoch's
+/// record does not fit there.
+#[test]
+fn a_lost_segment_without_room_for_an_epoch_is_sealed() {
+    let (disk, log) = recorded(3);
+    fill_but_16(&log);
+    log.checkpoint(log.watermarks().published).expect("a boundary");
+    log.sync_checkpoint().expect("the disk takes it");
+    log.kill();
+    for number in 2..5 {
+        let log = simulation::open(&Simulated::new(disk.disk()), number, Options::new());
+        let log = log.expect("it opens");
+        log.step_janitor();
+        log.append_durable(b"goes on").expect("there is room");
+        assert_eq!(contents(&log), [b"goes on"]);
+        log.kill();
+    }
 }

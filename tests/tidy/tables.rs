@@ -24,6 +24,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("wal", 8),
     ("inspect", 8),
     ("model", 8),
+    ("simulation", 8),
 ];
 
 /// Imports allowed on one floor, as (from, to). `to` stands above `from` in [`FLOORS`], so that the
@@ -36,6 +37,7 @@ pub const SAME_FLOOR: &[(&str, &str)] = &[
     ("wait", "lsn"),
     ("layout", "geometry"),
     ("options", "geometry"),
+    ("simulation", "wal"),
 ];
 
 /// Imports forbidden although they point downwards, as (from, to).

@@ -1,0 +1,367 @@
+//! One machine between two power losses: processes that open the log, work, and die.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kaelix_wal::simulation::{self, Disk, Fault, Moment, Stepped};
+use kaelix_wal::{
+    CheckpointError, Durability, Lsn, OnFull, Options, Position, Reader, Reservation,
+};
+
+use crate::common::Rng;
+use crate::oracle::{Expectation, Expected, NEVER, Oracle, payload};
+
+/// What a segment of two pages holds.
+const SEGMENT: u64 = 8192;
+const RECORD_END: u64 = 4096;
+const PAYLOAD_MAX: u64 = RECORD_END - 64 - 16;
+
+/// How a history is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub segments: u64,
+    pub options: Options,
+    pub overwrites: bool,
+    /// Syncs fail now and then.
+    pub is_faulty: bool,
+    /// Typical size of a record, in bytes.
+    pub size: u64,
+}
+
+impl Setup {
+    pub fn draw(rng: &mut Rng) -> Setup {
+        let interval = Durability::Interval(Duration::from_millis(1));
+        let durability = [Durability::OnDemand, Durability::None, interval][rng.below(3) as usize];
+        let on_full = [OnFull::Wait, OnFull::Fail, OnFull::Overwrite][rng.below(3) as usize];
+        // A hole is reported at once: nobody else is there to close it.
+        let options =
+            Options::new().durability(durability).on_full(on_full).hole_age_max(Duration::ZERO);
+        Setup {
+            segments: 3 + rng.below(4),
+            options,
+            overwrites: on_full == OnFull::Overwrite,
+            is_faulty: rng.below(4) == 0,
+            size: [40, 200, 1000][rng.below(3) as usize],
+        }
+    }
+}
+
+/// How the life of a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Kill,
+    Close,
+}
+
+/// See the module documentation.
+pub struct Machine {
+    pub disk: Arc<Disk>,
+    pub boot: u8,
+    pub setup: Setup,
+    pub oracle: Oracle,
+    next_id: u64,
+    /// The highest checkpoint that was asked for.
+    requested: Lsn,
+}
+
+/// What a process has open.
+#[derive(Default)]
+struct Held<'w> {
+    reservations: Vec<(Reservation<'w>, usize, Expected)>,
+    readers: Vec<Reader<'w>>,
+}
+
+impl Machine {
+    /// A machine on which `expectation` is to be found. Numbers of records go on from `next_id`.
+    pub fn new(
+        disk: Arc<Disk>,
+        boot: u8,
+        setup: Setup,
+        expectation: &Expectation,
+        next_id: u64,
+    ) -> Machine {
+        let oracle = Oracle::new(expectation);
+        Machine { disk, boot, setup, oracle, next_id, requested: Lsn::ZERO }
+    }
+
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Opens the log and checks it against `expectation`. A fault that was left over may hit the
+    /// recovery: then it says so, and the next one must succeed.
+    pub fn open(&mut self, expectation: &Expectation) -> Stepped {
+        let may_fail = self.disk.has_fault() || self.oracle.has_failed();
+        let log = match simulation::open(&self.disk, self.boot, self.setup.options) {
+            Ok(log) => log,
+            Err(error) => {
+                assert!(may_fail, "the log is refused: {error}");
+                let error_is_ours = matches!(error, kaelix_wal::OpenError::File(_));
+                assert!(error_is_ours, "a sync that fails is no damage: {error}");
+                simulation::open(&self.disk, self.boot, self.setup.options)
+                    .unwrap_or_else(|error| panic!("a second open is refused: {error}"))
+            }
+        };
+        let kept = expectation.verify(&log);
+        let moment = self.disk.observe_now();
+        self.oracle.reopened(expectation, kept, moment);
+        self.requested = log.watermarks().trimmed;
+        self.note(&log);
+        log
+    }
+
+    /// What the log says between two operations.
+    pub fn note(&mut self, log: &Stepped) {
+        let moment = self.disk.observe_now();
+        let now = log.watermarks();
+        assert!(now.trimmed <= now.published && now.published <= now.reserved, "{now:?}");
+        let is_released = self.setup.overwrites || now.trimmed <= self.requested;
+        assert!(is_released, "trimmed beyond the checkpoint {}: {now:?}", self.requested);
+        // A trim whose sync failed may be on the medium all the same.
+        let failed = self.oracle.has_failed();
+        let most = match (failed, self.setup.overwrites) {
+            (false, _) => now.trimmed,
+            (true, true) => now.published,
+            (true, false) => self.requested.max(now.trimmed),
+        };
+        self.oracle.note(moment, now.durable, now.trimmed, most);
+    }
+
+    /// A process opens the log, which must hold what `expectation` says, takes `steps` steps, and
+    /// ends.
+    pub fn live(&mut self, expectation: &Expectation, steps: u64, end: End, rng: &mut Rng) {
+        let log = self.open(expectation);
+        let mut held = Held::default();
+        for _ in 0..steps {
+            self.step(&log, &mut held, rng);
+            self.note(&log);
+        }
+        for (reservation, ..) in held.reservations.drain(..) {
+            std::mem::forget(reservation);
+        }
+        drop(held);
+        // What a failed write-back has left clean may go once the log knows of it; before that, the
+        // error itself is the only trace, and it is reported once.
+        let is_poisoned = matches!(log.checkpoint(Lsn::ZERO), Err(CheckpointError::Poisoned(_)));
+        match end {
+            End::Kill => log.kill(),
+            End::Close => {
+                self.close(&log);
+                drop(log);
+            }
+        }
+        let moment = self.disk.observe_now();
+        self.oracle.abandon(moment);
+        if is_poisoned && rng.below(2) == 0 {
+            self.disk.drop_lost_pages(|_, versions| rng.below(versions as u64) as usize);
+        }
+    }
+
+    /// Closing writes what was asked for as `trimmed`, and makes everything durable.
+    fn close(&mut self, log: &Stepped) {
+        let before = log.watermarks();
+        let closed = log.close();
+        let moment = self.disk.observe_now();
+        let now = log.watermarks();
+        match closed {
+            Ok(()) => {
+                assert_eq!(now.durable, now.reserved, "a close that succeeds leaves nothing");
+                let trimmed = self.requested.max(now.trimmed);
+                self.oracle.note(moment, now.durable, trimmed, trimmed);
+            }
+            Err(_) => {
+                let most = self.requested.max(now.trimmed).max(before.trimmed);
+                self.oracle.note(moment, now.durable, now.trimmed, most);
+            }
+        }
+    }
+
+    /// What the machine holds once nobody runs on it.
+    pub fn rest(&mut self) -> Expectation {
+        let moment = self.disk.observe_now();
+        let found = self.oracle.after_kill(moment);
+        // A fault that is still to come would hit the recovery.
+        Expectation { all: found.all && !self.oracle.has_failed(), ..found }
+    }
+
+    fn step<'w>(&mut self, log: &'w Stepped, held: &mut Held<'w>, rng: &mut Rng) {
+        match rng.below(32) {
+            0..=9 => self.append(log, rng),
+            10..=12 => self.reserve(log, held, rng),
+            13..=14 => fill(held, rng),
+            15..=18 => self.settle(held, rng),
+            19..=20 => self.wait_durable(log, rng),
+            21 => drop(log.sync()),
+            22..=23 => log.step_flusher(rng.below(3) == 0),
+            24..=26 => log.step_janitor(),
+            27..=28 => self.checkpoint(log, rng),
+            29 => drop(log.sync_checkpoint()),
+            30 => read(log, held, rng),
+            _ => self.break_something(rng),
+        }
+    }
+
+    fn draw_len(&self, room: u64, rng: &mut Rng) -> usize {
+        let len = match rng.below(16) {
+            0 => rng.below(PAYLOAD_MAX + 1),
+            // To the end of the segment exactly, or nearly.
+            1..=2 => room.saturating_sub(16 + 16 * rng.below(4)).min(PAYLOAD_MAX),
+            3 => rng.below(9),
+            _ => rng.below(self.setup.size),
+        };
+        len as usize
+    }
+
+    fn expected(&mut self, len: usize) -> Expected {
+        self.next_id += 1;
+        Expected { lsn: Lsn::ZERO, id: self.next_id, len }
+    }
+
+    fn append(&mut self, log: &Stepped, rng: &mut Rng) {
+        let mut record = self.expected(0);
+        record.len = self.draw_len(room(log), rng);
+        if !fits(log, record.len) {
+            log.step_janitor();
+            if !fits(log, record.len) {
+                return;
+            }
+        }
+        let begun = self.disk.observe_now();
+        let Ok(lsn) = log.append(&payload(record.id, record.len)) else {
+            return;
+        };
+        record.lsn = lsn;
+        let closed = self.disk.observe_now();
+        self.oracle.push(record, begun, closed);
+    }
+
+    fn reserve<'w>(&mut self, log: &'w Stepped, held: &mut Held<'w>, rng: &mut Rng) {
+        let mut record = self.expected(0);
+        record.len = self.draw_len(room(log), rng);
+        let begun = self.disk.observe_now();
+        // On a full ring this seals the segment, or does nothing.
+        if let Ok(reservation) = log.try_reserve(record.len) {
+            record.lsn = reservation.lsn();
+            let place = self.oracle.push(record, begun, NEVER);
+            held.reservations.push((reservation, place, record));
+        }
+    }
+
+    /// Commits or aborts one of the open reservations.
+    fn settle(&mut self, held: &mut Held<'_>, rng: &mut Rng) {
+        if held.reservations.is_empty() {
+            return;
+        }
+        let index = rng.below(held.reservations.len() as u64) as usize;
+        let (mut reservation, place, record) = held.reservations.swap_remove(index);
+        let len = match rng.below(4) {
+            0 => None,
+            1 => Some(rng.below(record.len as u64 + 1) as usize),
+            _ => Some(record.len),
+        };
+        if let Some(len) = len {
+            reservation[..len].copy_from_slice(&payload(record.id, len));
+        }
+        let closing = self.disk.observe_now();
+        match len {
+            None => reservation.abort(),
+            Some(len) => assert_eq!(reservation.commit_len(len), record.lsn),
+        }
+        let closed = self.disk.observe_now();
+        self.oracle.close(place, len, closing, closed);
+    }
+
+    fn wait_durable(&mut self, log: &Stepped, rng: &mut Rng) {
+        let now = log.watermarks();
+        let lsn = now.durable + rng.below((now.reserved - now.durable).max(1)) / 16 * 16;
+        // It becomes durable, or a hole is in the way, or the disk fails.
+        if log.wait_durable_deadline(lsn, Instant::now()).is_ok() {
+            let now = log.watermarks();
+            assert!(lsn < now.durable, "{lsn} is said to be durable: {now:?}");
+        }
+    }
+
+    fn checkpoint(&mut self, log: &Stepped, rng: &mut Rng) {
+        let now = self.disk.observe_now();
+        let records = self.oracle.after_power_loss(now).records;
+        let published = log.watermarks().published;
+        let lsn = match records.len() as u64 {
+            0 => published,
+            _ if rng.below(4) == 0 => published,
+            count => records[rng.below(count) as usize].lsn,
+        };
+        match log.checkpoint(lsn) {
+            Ok(_) => self.requested = self.requested.max(lsn),
+            Err(CheckpointError::Poisoned(_)) => {}
+            Err(error) => panic!("{lsn} is a boundary, published up to {published}: {error}"),
+        }
+    }
+
+    /// Releases everything that is durable, at once.
+    pub fn trim(&mut self, log: &Stepped) {
+        let now = log.watermarks();
+        self.requested = log.checkpoint(now.published).expect("the end is a boundary");
+        log.sync_checkpoint().expect("the disk takes it");
+    }
+
+    fn break_something(&mut self, rng: &mut Rng) {
+        if !self.setup.is_faulty || self.oracle.has_failed() {
+            return;
+        }
+        let moment = self.disk.observe_now();
+        self.oracle.fail(moment);
+        match rng.below(3) {
+            0 => self.disk.inject(Fault::FailSync(rng.below(4))),
+            1 => self.disk.inject(Fault::ShortSync(rng.below(4))),
+            _ => {
+                // The kernel's own write-back fails; whoever syncs next is told.
+                let pages = self.disk.disk().len() as u64 / 4096;
+                let first = 3 + rng.below(pages - 3);
+                let last = first + 1 + rng.below(pages - first);
+                self.disk.write_back(first as usize * 4096..last as usize * 4096, false);
+            }
+        }
+    }
+}
+
+/// Bytes to the end of the segment that is claimed from; 0 if that is not prepared.
+fn room(log: &Stepped) -> u64 {
+    let now = log.watermarks();
+    if now.reserved >= now.writable { 0 } else { RECORD_END - now.reserved.get() % SEGMENT }
+}
+
+/// Would an append of `len` bytes go through without waiting?
+fn fits(log: &Stepped, len: usize) -> bool {
+    let now = log.watermarks();
+    let next_is_prepared = now.writable.get() / SEGMENT >= now.reserved.get() / SEGMENT + 2;
+    let claim = (len as u64 + 16).next_multiple_of(16);
+    room(log) >= claim || next_is_prepared
+}
+
+/// Writes a part of an open reservation's payload.
+fn fill(held: &mut Held<'_>, rng: &mut Rng) {
+    if held.reservations.is_empty() {
+        return;
+    }
+    let index = rng.below(held.reservations.len() as u64) as usize;
+    let (reservation, _, record) = &mut held.reservations[index];
+    let part = rng.below(record.len as u64 + 1) as usize;
+    reservation[..part].copy_from_slice(&payload(record.id, record.len)[..part]);
+}
+
+/// Takes a pin, moves one, or lets one go.
+fn read<'w>(log: &'w Stepped, held: &mut Held<'w>, rng: &mut Rng) {
+    if rng.below(2) == 0 && !held.readers.is_empty() {
+        held.readers.swap_remove(0);
+    } else if let Some(reader) = held.readers.first_mut() {
+        let _ = reader.next().expect("what is pinned verifies");
+    } else {
+        held.readers.push(log.reader(Position::Oldest).expect("the oldest can be read"));
+    }
+}
+
+/// Where a kill may fall, and where a sync begins or ends, since `from`.
+pub fn moments(disk: &Disk, from: Moment) -> (Vec<Moment>, Vec<Moment>) {
+    let since = |moments: Vec<Moment>| moments.into_iter().filter(|at| *at >= from).collect();
+    (since(disk.stops()), since(disk.syncs()))
+}
