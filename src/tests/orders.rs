@@ -386,3 +386,35 @@ fn a_lost_segment_without_room_for_an_epoch_is_sealed() {
         log.kill();
     }
 }
+
+/// A segment says that it is prepared when it is zero, and not before: whoever looks from another
+/// process would take the last lap's bytes for records otherwise.
+#[test]
+fn a_segment_is_zero_before_its_header_is_whole() {
+    let geometry = tiny(3);
+    let disk = Simulated::recording(new_image(geometry));
+    let options = Options::new().durability(Durability::None).on_full(OnFull::Overwrite);
+    let log = simulation::open(&disk, 1, options).expect("a new log opens");
+    for lap in 1..20 {
+        log.append(&record(lap, 3000)).expect("the janitor has made room");
+        disk.observe_now();
+        log.step_janitor();
+        disk.observe_now();
+    }
+    log.kill();
+    let mut words = [0; 3];
+    let mut prepared = 0;
+    for moment in disk.stops() {
+        let cache = disk.at(moment).cache();
+        for (slot, word) in words.iter_mut().enumerate() {
+            let start = geometry.slot_offset(slot as u32) as usize;
+            let (header, rest) = cache[start..][..8192].split_at(64);
+            let before = std::mem::replace(word, header[0]);
+            if *word != before && *word > 3 {
+                assert!(rest.iter().all(|byte| *byte == 0), "segment {} at {moment}", *word - 1);
+                prepared += 1;
+            }
+        }
+    }
+    assert!(prepared > 10, "only {prepared} segments were prepared again");
+}
