@@ -374,6 +374,10 @@ fn a_slot_that_was_read_is_synced_first() {
 fn a_lost_segment_without_room_for_an_epoch_is_sealed() {
     let (disk, log) = recorded(3);
     fill_but_16(&log);
+    log.append(b"").expect("16 bytes are left");
+    log.step_janitor();
+    log.append(b"the next segment").expect("there is room");
+    fill_but_16(&log);
     log.checkpoint(log.watermarks().published).expect("a boundary");
     log.sync_checkpoint().expect("the disk takes it");
     log.kill();

@@ -138,7 +138,7 @@ fn images_of(seed: u64, only: Option<u64>) {
     }
 }
 
-/// `KAELIX_IMAGES` images (20,000 if it is not set) of histories from `KAELIX_SEED` on (1).
+/// `KAELIX_IMAGES` images (40,000 if it is not set) of histories from `KAELIX_SEED` on (1).
 #[test]
 #[allow(clippy::print_stdout, reason = "the harness shows it when asked to")]
 fn images_of_random_histories() {
@@ -146,7 +146,7 @@ fn images_of_random_histories() {
     if std::env::var_os("KAELIX_IMAGE").is_some() {
         return images_of(seed, Some(number("KAELIX_IMAGE", 0)));
     }
-    let (wanted, start) = (number("KAELIX_IMAGES", 20_000), Instant::now());
+    let (wanted, start) = (number("KAELIX_IMAGES", 40_000), Instant::now());
     let mut histories = 0;
     while OPENED.load(Ordering::Relaxed) < wanted {
         images_of(seed + histories, None);
