@@ -13,7 +13,7 @@ pub mod inspect;
 mod layout;
 mod lsn;
 mod metrics;
-#[cfg(wal_loom)]
+#[cfg(any(wal_loom, wal_shuttle))]
 pub mod model;
 mod options;
 mod reader;

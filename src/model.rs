@@ -1,40 +1,49 @@
-//! What the models in `loom-tests` are made of; there only under `cfg(wal_loom)`.
+//! What the models in `loom-tests` are made of; there only under `cfg(wal_loom)` and
+//! `cfg(wal_shuttle)`.
 //!
-//! A [`Log`] is the shipped ring, pins, janitor steps and durability over a modelled region of
-//! two-page segments. Background threads are the models' own, so that each explores few of them.
+//! A [`Log`] is a shipped [`Wal`] over a modelled region of two-page segments. Its background
+//! threads run only where a model starts them, so that each explores few; or a model does their
+//! steps by hand.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
+use std::time::Duration;
 
-use crate::durability::Durable;
-use crate::error::WaitError;
-use crate::geometry::{Geometry, PAGE_SIZE};
-use crate::layout::{Checkpoint, Identity};
+use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
+use crate::layout::record::{WordState, aligned_len, record_crc};
+use crate::layout::{Checkpoint, CommitWord, Identity, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::options::Options;
-use crate::reader::{Position, Reader, Tail};
+use crate::reader::{Position, Tail};
+use crate::recovery::RecoveryReport;
 use crate::region::{Backing, Persist, Region, Syncer};
-use crate::ring::{CLOSED, Refusal, Reservation, Ring, StartPositions};
+use crate::ring::{Refusal, Ring, StartPositions, Watermarks};
+use crate::segments::SlotWriter;
 use crate::segments::prepare::prepare_segment;
-use crate::segments::{Janitor, SlotWriter};
-use crate::sync::Arc;
+use crate::sync::{self, Arc, JoinHandle, Ordering, ProcessMutex, fence, lock_process};
+use crate::wal::Wal;
 
 const LOG_ID: [u8; 16] = *b"a log in a model";
+/// So many bytes of each segment can be shared by threads: what models write must fit.
+const TOUCHED: u64 = 256;
 
-/// A backing without memory: the modelled region has its own.
-struct Nothing {
+/// A disk that takes its time: others run while it syncs.
+#[derive(Default)]
+struct Disk {
     len: u64,
+    /// What has been synced, and whether syncs of records fail from now on.
+    state: ProcessMutex<(Vec<Range<u64>>, bool)>,
 }
 
 // SAFETY: the modelled region asks for the length only; the address is never used.
-unsafe impl Backing for Nothing {
+unsafe impl Backing for Arc<Disk> {
     fn memory(&self) -> (NonNull<u8>, u64) {
         (NonNull::dangling(), self.len)
     }
 
     fn syncer(&self) -> io::Result<Syncer> {
-        Ok(Box::new(Instant))
+        Ok(Box::new(DiskSyncer(self.clone())))
     }
 
     fn read_at(&self, _offset: u64, _bytes: &mut [u8]) -> io::Result<()> {
@@ -48,21 +57,42 @@ unsafe impl Backing for Nothing {
     fn prefault(&self, _range: Range<u64>) {}
 }
 
-/// Syncs at once, but lets others run meanwhile.
-struct Instant;
+struct DiskSyncer(Arc<Disk>);
 
-impl Persist for Instant {
-    fn persist(&mut self, _range: Range<u64>) -> io::Result<()> {
-        crate::sync::yield_now();
+impl Persist for DiskSyncer {
+    fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
+        sync::yield_now();
+        let mut state = lock_process(&self.0.state);
+        if state.1 && range.start >= 3 * PAGE_SIZE {
+            return Err(io::Error::other("the modelled disk fails"));
+        }
+        state.0.push(range);
         Ok(())
     }
 }
 
-/// A log under a model.
+/// A log under a model. It is not closed when its last handle goes.
 #[derive(Clone)]
 pub struct Log {
-    ring: Arc<Ring>,
-    durable: Arc<Durable>,
+    wal: Arc<Modelled>,
+    disk: Arc<Disk>,
+}
+
+struct Modelled(Wal);
+
+impl Drop for Modelled {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// The shipped interface.
+impl Deref for Log {
+    type Target = Wal;
+
+    fn deref(&self) -> &Wal {
+        &self.wal.0
+    }
 }
 
 impl Log {
@@ -70,45 +100,93 @@ impl Log {
     /// `room` bytes before the end of the first.
     #[must_use]
     pub fn new(segments: u64, prepared: u32, room: u32) -> Log {
+        Log::with_options(segments, prepared, room, Options::new())
+    }
+
+    /// As `new`, with options.
+    #[must_use]
+    pub fn with_options(segments: u64, prepared: u32, room: u32, options: Options) -> Log {
         let geometry = Geometry::checked(segments * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
-        let region = Region::new(Arc::new(Nothing { len: geometry.file_len() }));
+        let disk = Arc::new(Disk { len: geometry.file_len(), ..Disk::default() });
+        let region = Region::new(Arc::new(disk.clone()));
         let identity = Identity { log_id: LOG_ID, epoch: 1 };
-        let tail = geometry.file_offset(geometry.lsn(0, geometry.record_end() - room));
-        region.touch(tail..tail + u64::from(room.min(192)));
-        for sequence in 0..prepared {
+        let end = geometry.lsn(0, geometry.record_end() - room);
+        let tail = geometry.file_offset(end);
+        region.touch(tail..tail + u64::from(room).min(TOUCHED));
+        for sequence in 0..segments as u32 {
             let start = geometry.segment_offset(sequence);
-            region.touch(start..start + 192);
+            region.touch(start..start + TOUCHED);
+        }
+        for sequence in 0..prepared {
             // SAFETY: nothing else runs yet.
             unsafe { prepare_segment(&region, &geometry, &identity, sequence) };
         }
-        let end = geometry.lsn(0, geometry.record_end() - room);
         let start = StartPositions { trimmed: end, end, prepared: u64::from(prepared) };
-        let slots = SlotWriter::new(region.clone(), LOG_ID, Box::new(Instant), first(), 0);
+        let first = Lsn::new(u64::from(FIRST_RECORD));
+        let checkpoint = Checkpoint {
+            epoch_start: first,
+            trimmed: first,
+            durable: end,
+            ..Checkpoint::default()
+        };
+        let syncer = || region.backing().syncer().expect("a modelled disk opens");
+        let slots = SlotWriter::new(region.clone(), LOG_ID, syncer(), checkpoint, 0);
+        let syncer = syncer();
         let ring = Arc::new(Ring::new(region, geometry, identity, start));
-        let slots = Arc::new(slots);
-        let options = Options::new();
-        let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
-        let durable = Durable::new(ring.clone(), slots, janitor, options, Box::new(Instant));
-        Log { ring, durable: Arc::new(durable) }
+        let wal = Wal::assemble(ring, slots, syncer, options, RecoveryReport::default(), None);
+        Log { wal: Arc::new(Modelled(wal)), disk }
     }
 
-    /// Appends; `None` if the ring is full or closed.
+    /// Starts the janitor and the flusher, which end with the close.
+    pub fn start_threads(&self) {
+        self.spawn_threads().expect("a model spawns threads");
+    }
+
+    /// Starts the janitor alone.
     #[must_use]
-    pub fn append(&self, payload: &[u8]) -> Option<Lsn> {
-        self.try_append(payload).ok()
+    pub fn start_janitor(&self) -> JoinHandle<()> {
+        let log = self.clone();
+        sync::spawn("", move || log.janitor.run(|failure| log.durable.poison(failure)))
+            .expect("a model spawns threads")
     }
 
-    fn try_append(&self, payload: &[u8]) -> Result<Lsn, Refusal> {
+    /// Ends the janitor that `start_janitor` started.
+    pub fn stop_janitor(&self) {
+        self.janitor.stop();
+    }
+
+    /// Asks for a trim, as a checkpoint does once it has found its position.
+    pub fn request_trim(&self, lsn: Lsn) {
+        self.janitor.request(lsn);
+    }
+
+    /// From now on, syncs of records fail.
+    pub fn break_disk(&self) {
+        lock_process(&self.disk.state).1 = true;
+    }
+
+    /// Has the page of `lsn` been synced?
+    #[must_use]
+    pub fn is_synced(&self, lsn: Lsn) -> bool {
+        let offset = self.ring.geometry().file_offset(lsn);
+        lock_process(&self.disk.state).0.iter().any(|range| range.contains(&offset))
+    }
+
+    /// Appends, with one claim and no wait; `None` if the ring is full or closed.
+    #[must_use]
+    pub fn append_once(&self, payload: &[u8]) -> Option<Lsn> {
+        self.claim_and_commit(payload).ok()
+    }
+
+    fn claim_and_commit(&self, payload: &[u8]) -> Result<Lsn, Refusal> {
         let prepared = self.ring.prepare(payload.len(), [payload]);
         let claim = self.ring.try_claim(prepared.aligned_len())?;
         Ok(self.ring.commit_parts(claim, prepared, [payload]))
     }
 
-    /// Reserves; `None` if the ring is full or closed.
-    #[must_use]
-    pub fn reserve(&self, len: usize) -> Option<Reservation<'_>> {
-        let claim_len = (len as u32 + 16).next_multiple_of(16);
-        Some(self.ring.reservation(self.ring.try_claim(claim_len).ok()?, len))
+    /// Fills up with a pad the segment that the tail stands in, `room` bytes before its end.
+    pub fn fill_segment(&self, room: u32) {
+        self.try_reserve(room as usize - 16).expect("there is room").abort();
     }
 
     /// Publishes what is committed.
@@ -116,10 +194,40 @@ impl Log {
         self.ring.publish()
     }
 
+    /// The watermarks as they stand.
+    #[must_use]
+    pub fn look(&self) -> Watermarks {
+        self.ring.watermarks()
+    }
+
+    /// The durable watermark.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.ring.durable()
+    }
+
+    /// The published watermark.
+    #[must_use]
+    pub fn published(&self) -> Lsn {
+        self.ring.published()
+    }
+
+    /// The first record position of segment `sequence`.
+    #[must_use]
+    pub fn segment_start(&self, sequence: u32) -> Lsn {
+        self.ring.geometry().first_record(sequence)
+    }
+
+    /// Is segment `sequence` prepared?
+    #[must_use]
+    pub fn is_prepared(&self, sequence: u32) -> bool {
+        self.ring.prepared() > u64::from(sequence)
+    }
+
     /// Everything that is published or committed, verified, from the oldest on.
     #[must_use]
     pub fn contents(&self) -> Vec<Vec<u8>> {
-        let mut reader = Reader::new(&self.ring, Position::Oldest).expect("a pin is free");
+        let mut reader = self.reader(Position::Oldest).expect("a pin is free");
         let mut records = Vec::new();
         while let Some(record) = reader.next().expect("every record verifies") {
             records.push(record.payload().to_vec());
@@ -129,23 +237,68 @@ impl Log {
 
     /// The record at `lsn`, if it is still retained.
     #[must_use]
-    pub fn get(&self, lsn: Lsn) -> Option<Vec<u8>> {
-        crate::reader::get(&self.ring, lsn).ok().map(|record| record.payload().to_vec())
+    pub fn read(&self, lsn: Lsn) -> Option<Vec<u8>> {
+        self.get(lsn).ok().map(|record| record.payload().to_vec())
     }
 
     /// A tail from the oldest record.
     #[must_use]
-    pub fn tail(&self) -> Tail<'_> {
-        Tail::new(&self.ring, Position::Oldest).expect("a pin is free")
+    pub fn follow(&self) -> Tail<'_> {
+        self.tail(Position::Oldest).expect("a pin is free")
     }
 
-    /// The janitor's step: trims to `trimmed`, and prepares segment `sequence` if what its place
-    /// held may go. Says whether it did.
+    /// What a disk would get of `[from, to)`, a part of one segment: reads without acquiring a
+    /// single commit word. Whoever was told that it is published, or durable, may do so.
+    ///
+    /// # Panics
+    ///
+    /// If there is anything but whole records.
+    #[must_use]
+    pub fn image(&self, from: Lsn, to: Lsn) -> Vec<Vec<u8>> {
+        let (region, geometry) = (self.ring.region(), self.ring.geometry());
+        let (mut at, mut records) = (from, Vec::new());
+        while at < to {
+            let offset = geometry.file_offset(at);
+            let (_, in_segment) = geometry.split(at);
+            // Relaxed: the caller was told that all is there.
+            let word = CommitWord::from_bits(region.word(offset).load(Ordering::Relaxed));
+            let tag = Tag::from_bits(region.word(offset + 8).load(Ordering::Relaxed));
+            let WordState::Committed(len) = word.state(geometry.record_end() - in_segment) else {
+                panic!("no record at {at}, below {to}");
+            };
+            // SAFETY: committed, as the caller was told; and nobody trims in models that ask.
+            let payload = unsafe { region.bytes(offset + 16, len as usize - 16) };
+            if tag.kind() == Some(RecordKind::Data) {
+                let crc = record_crc(self.ring.seed(1), tag, len, payload, at);
+                assert_eq!(crc, word.crc(), "the record at {at} verifies");
+                records.push(payload.to_vec());
+            }
+            at = at + u64::from(aligned_len(len));
+        }
+        records
+    }
+
+    /// What a process that copies the file sees: the sequence word of ring slot `slot` and the
+    /// commit word at `offset` in it, if the sequence word was the same before and after.
+    #[must_use]
+    pub fn observe(&self, slot: u32, offset: u64) -> Option<(u64, u64)> {
+        let (region, start) = (self.ring.region(), self.ring.geometry().slot_offset(slot));
+        let before = region.peek(start).load(Ordering::Acquire);
+        let word = region.peek(start + offset).load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let after = region.peek(start).load(Ordering::Relaxed);
+        (before == after).then_some((before, word))
+    }
+
+    /// The janitor's step by hand: trims to `trimmed`, and prepares segment `sequence` if what its
+    /// place held may go. Says whether it did.
     pub fn trim_and_prepare(&self, trimmed: Lsn, sequence: u32) -> bool {
         let geometry = self.ring.geometry();
         self.ring.advance_trimmed(trimmed);
-        let victim = sequence - geometry.segments();
-        if self.ring.reclaim_limit(false) < geometry.first_record(victim + 1) {
+        let victim = sequence.checked_sub(geometry.segments());
+        if let Some(victim) = victim
+            && self.ring.reclaim_limit(false) < geometry.first_record(victim + 1)
+        {
             return false;
         }
         // SAFETY: as in the janitor: the place's last use is below the reclaim limit.
@@ -154,28 +307,31 @@ impl Log {
         true
     }
 
-    /// Closes the log; returns the end of what was claimed.
-    pub fn close(&self) -> Lsn {
-        self.ring.freeze(CLOSED, None)
+    /// Sleeps until segment `sequence` is prepared.
+    pub fn wait_prepared(&self, sequence: u32) {
+        let never = sync::now() + Duration::from_secs(3600);
+        loop {
+            let waiter = self.ring.space_waiters.register(0);
+            if self.is_prepared(sequence) {
+                return;
+            }
+            waiter.park_until(never);
+        }
     }
 
-    /// Waits until `lsn` is durable.
-    ///
-    /// # Errors
-    ///
-    /// As [`Wal::wait_durable`](crate::Wal::wait_durable).
-    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), WaitError> {
-        self.durable.wait(lsn + 1, None)
+    /// Sleeps once as the flusher does. Timers have run out by then; a sleep without one lasts
+    /// until it is rung. Says which it was.
+    pub fn nap_as_flusher(&self) -> Option<Duration> {
+        let nap = self.durable.nap();
+        if nap.is_none() {
+            self.ring.flusher_bell.wait(None);
+        }
+        nap
     }
 
-    /// The durable watermark.
-    #[must_use]
-    pub fn durable(&self) -> Lsn {
-        self.ring.durable()
+    /// As after a sync that failed.
+    pub fn poison(&self) {
+        let source = Arc::new(io::Error::other("a model's failure"));
+        self.durable.poison(crate::error::SyncFailure { start: 0, end: 0, source });
     }
-}
-
-fn first() -> Checkpoint {
-    let first = Lsn::new(64);
-    Checkpoint { epoch_start: first, trimmed: first, durable: first, ..Checkpoint::default() }
 }

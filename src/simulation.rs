@@ -71,7 +71,7 @@ pub fn open(disk: &Arc<Disk>, number: u8, options: Options) -> Result<Stepped, O
     let path = Path::new("simulated");
     let head = head(disk).map_err(file_error("read", path))?;
     let region = Region::new(disk.clone());
-    let wal = Wal::assemble(region, &head, boot(number), options, None, path)?;
+    let wal = Wal::recover(region, &head, boot(number), options, None, path)?;
     Ok(Stepped { wal })
 }
 

@@ -1,10 +1,11 @@
 //! The one door to atomics, locks and threads.
 //!
-//! Nothing else in the crate names `std::sync`, `std::thread` or `loom`. Under `cfg(wal_loom)` the
-//! same names come from loom, so that the models explore the shipped code. The cfg is our own, so
-//! that dependencies do not switch with us.
+//! Nothing else in the crate names `std::sync`, `std::thread` or a model checker. Under
+//! `cfg(wal_loom)` the same names come from loom, under `cfg(wal_shuttle)` from shuttle, so that
+//! the models run the shipped code. The cfgs are our own, so that dependencies do not switch with
+//! us.
 
-#[cfg(not(wal_loom))]
+#[cfg(not(any(wal_loom, wal_shuttle)))]
 mod imp {
     pub use std::sync::Arc;
     pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence};
@@ -37,15 +38,16 @@ mod imp {
         false
     }
 
-    /// Waits on `condvar` at most `timeout`; returns the guard.
+    /// Waits on `condvar` at most `timeout`; may return early. True if the wait is over whatever
+    /// the clock says: never, outside models.
     pub fn wait_timeout<'a, T>(
         condvar: &Condvar,
         guard: MutexGuard<'a, T>,
         timeout: std::time::Duration,
-    ) -> MutexGuard<'a, T> {
+    ) -> (MutexGuard<'a, T>, bool) {
         match condvar.wait_timeout(guard, timeout) {
-            Ok((guard, _)) => guard,
-            Err(poisoned) => poisoned.into_inner().0,
+            Ok((guard, _)) => (guard, false),
+            Err(poisoned) => (poisoned.into_inner().0, false),
         }
     }
 
@@ -173,16 +175,22 @@ mod sanitized {
     }
 }
 
-#[cfg(wal_loom)]
+#[cfg(any(wal_loom, wal_shuttle))]
 mod imp {
-    pub use loom::cell::UnsafeCell as WatchedCell;
-    pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-    pub use loom::sync::{Condvar, Mutex, MutexGuard};
-    pub use loom::thread::{JoinHandle, Thread, current, yield_now};
+    #[cfg(wal_loom)]
+    use loom as checker;
+    #[cfg(wal_shuttle)]
+    use shuttle as checker;
+
+    pub use checker::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub use checker::sync::{Condvar, Mutex, MutexGuard};
+    pub use checker::thread::{JoinHandle, Thread, current, yield_now};
     /// Reference counts are the standard library's; they are not what the models are about.
     pub use std::sync::Arc;
 
-    /// Loom's stand-in for `atomic::Atomic`: the same typed words over a modelled `AtomicU64`.
+    pub use super::watch::Watch;
+
+    /// The models' stand-in for `atomic::Atomic`: the same typed words over a modelled `AtomicU64`.
     pub struct Atomic<T> {
         word: AtomicU64,
         _type: std::marker::PhantomData<T>,
@@ -228,19 +236,38 @@ mod imp {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Loom runs what is written, in order: nothing to keep a compiler from.
+    /// A checker runs what is written, in order: nothing to keep a compiler from.
     pub fn compiler_fence(_order: Ordering) {}
 
-    /// Loom has no time. A short sleep is polling: others run, then it returns. A long one waits
-    /// for its wake-up, so that a lost one is a deadlock that loom reports.
+    /// Models have no time. A short sleep is polling: others run, then it is over. A long one
+    /// waits for its wake-up, so that a lost one is a deadlock, which the checker reports.
+    fn is_polling(timeout: std::time::Duration) -> bool {
+        timeout < std::time::Duration::from_millis(100)
+    }
+
+    /// Sleeps until unparked; a short sleep just lets others run. True if it was one.
     pub fn park_timeout(timeout: std::time::Duration) -> bool {
-        let polls = timeout < std::time::Duration::from_millis(100);
+        let polls = is_polling(timeout);
         if polls {
-            loom::thread::yield_now();
+            yield_now()
         } else {
-            loom::thread::park();
+            checker::thread::park()
         }
         polls
+    }
+
+    /// Waits on `condvar`; a short wait just lets others run. True if it was one.
+    pub fn wait_timeout<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        timeout: std::time::Duration,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let polls = is_polling(timeout);
+        if polls {
+            yield_now();
+            return (guard, true);
+        }
+        (super::wait(condvar, guard), false)
     }
 
     /// Time stands still, so that each execution can be replayed.
@@ -265,17 +292,8 @@ mod imp {
 
         /// Lets others run.
         pub fn snooze(&self) {
-            loom::thread::yield_now();
+            yield_now();
         }
-    }
-
-    /// Loom has no time: a timed wait releases the lock, lets others run, and returns.
-    pub fn wait_timeout<'a, T>(
-        condvar: &Condvar,
-        guard: MutexGuard<'a, T>,
-        _timeout: std::time::Duration,
-    ) -> MutexGuard<'a, T> {
-        condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Starts a modelled thread; its name is not kept.
@@ -283,7 +301,93 @@ mod imp {
         _name: &str,
         body: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
-        Ok(loom::thread::spawn(body))
+        Ok(checker::thread::spawn(body))
+    }
+}
+
+/// Loom follows plain accesses itself.
+#[cfg(wal_loom)]
+mod watch {
+    /// Fails the model when two accesses, one of them a write, are not ordered.
+    pub struct Watch(loom::cell::UnsafeCell<()>);
+
+    impl Watch {
+        /// Watches from now on; this counts as a write.
+        pub fn new() -> Watch {
+            Watch(loom::cell::UnsafeCell::new(()))
+        }
+
+        /// The calling thread reads.
+        pub fn read(&self) {
+            self.0.with(|_| ());
+        }
+
+        /// The calling thread writes.
+        pub fn write(&self) {
+            self.0.with_mut(|_| ());
+        }
+    }
+}
+
+/// Shuttle does not, but it keeps a vector clock for each thread. It advances on every atomic
+/// access and lock, whatever its ordering: what goes unordered here is unordered by any ordering.
+#[cfg(wal_shuttle)]
+mod watch {
+    use shuttle::current::{clock, me};
+
+    /// A thread, and a time by its own clock.
+    #[derive(Clone, Copy)]
+    struct Access {
+        thread: usize,
+        time: u32,
+    }
+
+    struct History {
+        wrote: Access,
+        /// The last read of each thread since.
+        reads: Vec<Access>,
+    }
+
+    /// Fails the model when two accesses, one of them a write, are not ordered.
+    pub struct Watch(std::sync::Mutex<History>);
+
+    impl Access {
+        /// Now. What the calling thread hands over from here on has a higher time.
+        fn now() -> Access {
+            let thread = usize::from(me());
+            Access { thread, time: clock().get(thread) + 1 }
+        }
+
+        /// Did it happen before what the calling thread does now?
+        fn is_past(self) -> bool {
+            self.thread == usize::from(me())
+                || clock().time.get(self.thread).is_some_and(|time| *time >= self.time)
+        }
+    }
+
+    impl Watch {
+        /// Watches from now on; this counts as a write.
+        pub fn new() -> Watch {
+            Watch(std::sync::Mutex::new(History { wrote: Access::now(), reads: Vec::new() }))
+        }
+
+        /// The calling thread reads.
+        pub fn read(&self) {
+            let mut history = super::lock_process(&self.0);
+            assert!(history.wrote.is_past(), "data race: a read that is not ordered after a write");
+            let now = Access::now();
+            history.reads.retain(|read| read.thread != now.thread);
+            history.reads.push(now);
+        }
+
+        /// The calling thread writes.
+        pub fn write(&self) {
+            let mut history = super::lock_process(&self.0);
+            assert!(history.wrote.is_past(), "data race: two writes that are not ordered");
+            let ordered = history.reads.iter().all(|read| read.is_past());
+            assert!(ordered, "data race: a write that is not ordered after a read");
+            *history = History { wrote: Access::now(), reads: Vec::new() };
+        }
     }
 }
 

@@ -44,7 +44,11 @@ impl Doorbell {
                     if left.is_zero() {
                         break;
                     }
-                    rung = sync::wait_timeout(&self.wake, rung, left);
+                    let over;
+                    (rung, over) = sync::wait_timeout(&self.wake, rung, left);
+                    if over {
+                        break;
+                    }
                 }
             }
         }

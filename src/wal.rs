@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, count};
 use crate::options::{Durability, OnFull, Options};
 use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryReport};
-use crate::region::{Backing, Mapped, Region};
+use crate::region::{Backing, Mapped, Region, Syncer};
 use crate::ring::{
     CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
 };
@@ -54,9 +54,9 @@ const SPACE_NAP: Duration = Duration::from_millis(1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Wal {
-    ring: Arc<Ring>,
-    durable: Arc<Durable>,
-    janitor: Arc<Janitor>,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) durable: Arc<Durable>,
+    pub(crate) janitor: Arc<Janitor>,
     slots: Arc<SlotWriter>,
     options: Options,
     report: RecoveryReport,
@@ -169,13 +169,13 @@ impl Wal {
         lock: Option<DirectoryLock>,
         path: &Path,
     ) -> Result<Wal, OpenError> {
-        let wal = Wal::assemble(region, head, boot, options, lock, path)?;
+        let wal = Wal::recover(region, head, boot, options, lock, path)?;
         wal.spawn_threads().map_err(file_error("start a thread for", path))?;
         Ok(wal)
     }
 
     /// Recovers the log in `region`; its threads have not started.
-    pub(crate) fn assemble(
+    pub(crate) fn recover(
         region: Region,
         head: &Head,
         boot: Boot,
@@ -194,23 +194,35 @@ impl Wal {
         };
         let ring = Arc::new(Ring::new(region, head.geometry, identity, start));
         ring.open_epoch();
+        Ok(Wal::assemble(ring, slots, syncer, options, recovered.report, lock))
+    }
+
+    /// Puts a log together; its threads do not run yet.
+    pub(crate) fn assemble(
+        ring: Arc<Ring>,
+        slots: SlotWriter,
+        syncer: Syncer,
+        options: Options,
+        report: RecoveryReport,
+        lock: Option<DirectoryLock>,
+    ) -> Wal {
         let slots = Arc::new(slots);
         let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
         let durable = Durable::new(ring.clone(), slots.clone(), janitor.clone(), options, syncer);
-        Ok(Wal {
+        Wal {
             ring,
             durable: Arc::new(durable),
             janitor,
             slots,
             options,
-            report: recovered.report,
+            report,
             threads: Mutex::new(Vec::new()),
             closed: Mutex::new(None),
             _lock: lock,
-        })
+        }
     }
 
-    fn spawn_threads(&self) -> std::io::Result<()> {
+    pub(crate) fn spawn_threads(&self) -> std::io::Result<()> {
         let mut threads = lock(&self.threads);
         let janitor = self.janitor.clone();
         let watch = PoisonOnPanic(self.durable.clone());
@@ -521,6 +533,12 @@ impl Wal {
         for thread in lock(&self.threads).drain(..) {
             thread.join().expect("no background thread panics");
         }
+        *lock(&self.closed) = Some(Ok(()));
+    }
+
+    /// A model ends here: its log goes without a close.
+    #[cfg(any(wal_loom, wal_shuttle))]
+    pub(crate) fn abandon(&self) {
         *lock(&self.closed) = Some(Ok(()));
     }
 

@@ -1,21 +1,12 @@
-//! Models of the ring: reserve, commit, publish, rotate, recycle, pin, close, sleep and wake.
+//! Models of the ring: claim, commit, pad, rotate, publish, abort, freeze.
 //!
 //! The code under the models is the shipped code; payload bytes are watched by loom's cells, so a
 //! missing happens-before edge is reported as a data race.
 #![cfg(wal_loom)]
 
-use std::time::Duration;
-
 use kaelix_wal::model::Log;
+use kaelix_wal_loom_tests::check;
 use loom::thread;
-
-/// Explores all executions with at most `preemptions` involuntary switches.
-fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 50_000;
-    builder.check(model);
-}
 
 /// Two writers, one publisher: nobody overlaps, and whatever is published is whole.
 #[test]
@@ -24,9 +15,9 @@ fn reserve_and_commit_against_the_publisher() {
         let log = Log::new(2, 1, 1024);
         let writer = {
             let log = log.clone();
-            thread::spawn(move || log.append(b"one").expect("there is room"))
+            thread::spawn(move || log.append_once(b"one").expect("there is room"))
         };
-        let two = log.append(b"two").expect("there is room");
+        let two = log.append_once(b"two").expect("there is room");
         log.publish();
         for record in log.contents() {
             assert!(record == b"one" || record == b"two");
@@ -34,8 +25,32 @@ fn reserve_and_commit_against_the_publisher() {
         let one = writer.join().expect("no panic");
         log.publish();
         assert_eq!(log.contents().len(), 2);
-        assert_eq!(log.get(one).as_deref(), Some(&b"one"[..]));
-        assert_eq!(log.get(two).as_deref(), Some(&b"two"[..]));
+        assert_eq!(log.read(one).as_deref(), Some(&b"one"[..]));
+        assert_eq!(log.read(two).as_deref(), Some(&b"two"[..]));
+    });
+}
+
+/// Two walkers: whoever is told that bytes are published may use them without looking at a commit
+/// word, whichever of the two walked over them. Each record is counted once.
+#[test]
+fn what_is_published_can_be_used_unseen() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let start = log.published();
+        let writer = {
+            let log = log.clone();
+            thread::spawn(move || log.append_once(b"one").expect("there is room"))
+        };
+        let walker = {
+            let log = log.clone();
+            thread::spawn(move || log.publish())
+        };
+        let end = log.publish();
+        assert_eq!(log.image(start, end).len(), usize::from(end > start));
+        writer.join().expect("no panic");
+        walker.join().expect("no panic");
+        log.publish();
+        assert_eq!(log.metrics().records_published, 1);
     });
 }
 
@@ -46,9 +61,9 @@ fn pad_and_rotation_raced_by_two_writers() {
         let log = Log::new(2, 2, 48);
         let writer = {
             let log = log.clone();
-            thread::spawn(move || log.append(&[1; 20]).expect("the next one is prepared"))
+            thread::spawn(move || log.append_once(&[1; 20]).expect("the next one is prepared"))
         };
-        log.append(&[2; 20]).expect("the next one is prepared");
+        log.append_once(&[2; 20]).expect("the next one is prepared");
         writer.join().expect("no panic");
         log.publish();
         let mut contents = log.contents();
@@ -57,46 +72,41 @@ fn pad_and_rotation_raced_by_two_writers() {
     });
 }
 
-/// The ring is full; the janitor trims, zeroes and hands over; a writer claims what was recycled.
+/// A long claim, which is a compare-and-swap, against short ones and the end of the segment.
 #[test]
-fn full_then_recycled_then_claimed_again() {
+fn a_long_claim_against_short_ones() {
     check(3, || {
-        let log = Log::new(2, 2, 32);
-        let first = log.append(&[1; 16]).expect("there is room");
-        log.append(&vec![2; 4016]).expect("the second segment takes it");
-        let end = log.publish();
-        assert!(end > first && log.append(&[3; 16]).is_none(), "the ring is full");
+        let log = Log::new(2, 2, 1200);
         let writer = {
             let log = log.clone();
-            thread::spawn(move || {
-                while log.append(&[4; 16]).is_none() {
-                    thread::yield_now();
-                }
-            })
+            thread::spawn(move || drop(log.try_reserve(1168).expect("the next one has room")))
         };
-        assert!(log.trim_and_prepare(end, 2), "nothing is pinned");
+        log.append_once(b"one").expect("there is room");
+        log.append_once(b"two").expect("there is room");
         writer.join().expect("no panic");
-        log.publish();
-        assert_eq!(log.contents(), [vec![4; 16]]);
+        let end = log.publish();
+        assert_eq!(end, log.look().reserved, "without gap or overlap");
+        assert_eq!(log.contents(), [b"one", b"two"]);
     });
 }
 
-/// The janitor against a reader that takes a pin: either the reader gives up, or its bytes stay.
+/// Writers that are refused leave nothing behind, however far they overshot.
 #[test]
-fn a_pin_against_the_janitor() {
+fn refused_claims_leave_no_trace() {
     check(3, || {
-        let log = Log::new(2, 2, 64);
-        let lsn = log.append(&[1; 16]).expect("there is room");
-        log.append(&vec![2; 4016]).expect("the second segment takes it");
-        let end = log.publish();
-        let reader = {
+        let log = Log::new(2, 1, 32);
+        log.append_once(&[1; 16]).expect("there is room");
+        let writer = {
             let log = log.clone();
-            thread::spawn(move || log.get(lsn))
+            thread::spawn(move || log.append_once(&[2; 64]))
         };
-        log.trim_and_prepare(end, 2);
-        if let Some(bytes) = reader.join().expect("no panic") {
-            assert_eq!(bytes, [1; 16]);
-        }
+        assert!(log.append_once(&[3; 64]).is_none(), "it is full");
+        assert!(log.trim_and_prepare(log.publish(), 1));
+        log.append_once(&[4; 16]).expect("there is room");
+        let late = writer.join().expect("no panic");
+        let end = log.publish();
+        assert_eq!(end, log.look().reserved);
+        assert_eq!(log.contents().len(), 1 + usize::from(late.is_some()));
     });
 }
 
@@ -108,11 +118,11 @@ fn abort_on_drop_lets_the_log_go_on() {
         let aborter = {
             let log = log.clone();
             thread::spawn(move || {
-                let mut reservation = log.reserve(16).expect("there is room");
+                let mut reservation = log.try_reserve(16).expect("there is room");
                 reservation[0] = 9;
             })
         };
-        log.append(b"kept").expect("there is room");
+        log.append_once(b"kept").expect("there is room");
         log.publish();
         aborter.join().expect("no panic");
         log.publish();
@@ -120,57 +130,62 @@ fn abort_on_drop_lets_the_log_go_on() {
     });
 }
 
-/// A claim counts if and only if it came before the freeze.
+/// What a short commit leaves over is a pad before the record is there: a walk that passes the
+/// record passes the pad as well.
 #[test]
-fn a_claim_against_the_close() {
+fn a_short_commit_leaves_no_hole() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let start = log.published();
+        let writer = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let mut reservation = log.try_reserve(40).expect("there is room");
+                reservation[..4].copy_from_slice(b"some");
+                reservation.commit_len(4);
+            })
+        };
+        let end = log.publish();
+        assert!(end == start || end == log.look().reserved, "a walk passes all of it, or nothing");
+        assert_eq!(log.image(start, end).len(), usize::from(end > start));
+        writer.join().expect("no panic");
+        assert_eq!(log.publish(), log.look().reserved);
+    });
+}
+
+/// A claim counts if and only if it came before the freeze; the close waits for its commit.
+#[test]
+fn a_commit_against_the_close() {
     check(3, || {
         let log = Log::new(2, 2, 48);
         let writer = {
             let log = log.clone();
-            thread::spawn(move || log.append(&[1; 40]))
+            thread::spawn(move || log.append_once(&[1; 40]))
         };
-        let end = log.close();
+        log.close().expect("the disk takes it");
+        let end = log.durable();
+        let appended = writer.join().expect("no panic");
+        assert_eq!(log.publish(), end);
+        assert_eq!(log.look().reserved, end);
+        assert_eq!(log.contents().len(), usize::from(appended.is_some()));
+        assert!(log.append_once(b"late").is_none());
+    });
+}
+
+/// The same, when a failed sync freezes the log: what was claimed is committed all the same.
+#[test]
+fn a_commit_against_poisoning() {
+    check(3, || {
+        let log = Log::new(2, 2, 48);
+        let writer = {
+            let log = log.clone();
+            thread::spawn(move || log.append_once(&[1; 40]))
+        };
+        log.poison();
+        let end = log.look().reserved;
         let appended = writer.join().expect("no panic");
         assert_eq!(log.publish(), end);
         assert_eq!(log.contents().len(), usize::from(appended.is_some()));
-        assert!(log.append(b"late").is_none());
-    });
-}
-
-/// A tail reader that sleeps is woken by the record it waits for: a lost wake-up is a deadlock.
-#[test]
-fn a_sleeping_tail_is_woken() {
-    check(2, || {
-        let log = Log::new(2, 1, 1024);
-        let reader = {
-            let log = log.clone();
-            thread::spawn(move || {
-                let mut tail = log.tail();
-                let record = tail.next(Duration::from_secs(3600)).expect("it is open");
-                assert_eq!(record.expect("it comes").payload(), b"news");
-            })
-        };
-        log.append(b"news").expect("there is room");
-        reader.join().expect("no panic");
-    });
-}
-
-/// Two waiters share syncs; neither sleeps for ever, and neither returns too early.
-#[test]
-fn group_commit_loses_no_wake_up() {
-    check(2, || {
-        let log = Log::new(2, 1, 1024);
-        let other = {
-            let log = log.clone();
-            thread::spawn(move || {
-                let lsn = log.append(b"one").expect("there is room");
-                log.wait_durable(lsn).expect("the sync succeeds");
-                assert!(log.durable() > lsn);
-            })
-        };
-        let lsn = log.append(b"two").expect("there is room");
-        log.wait_durable(lsn).expect("the sync succeeds");
-        assert!(log.durable() > lsn);
-        other.join().expect("no panic");
+        assert!(log.append_once(b"late").is_none());
     });
 }

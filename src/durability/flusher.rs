@@ -43,7 +43,7 @@ impl Durable {
     }
 
     /// How long to sleep; `None` if there is nothing to come back for.
-    fn nap(&self) -> Option<Duration> {
+    pub(crate) fn nap(&self) -> Option<Duration> {
         if let Durability::Interval(interval) = self.options.durability {
             let interval = interval.max(INTERVAL_MIN);
             if !self.is_settled(self.ring.reserved()) {

@@ -12,9 +12,9 @@
 //!    protocol above it is explored as it is shipped.
 
 mod mapped;
-#[cfg(not(wal_loom))]
+#[cfg(not(any(wal_loom, wal_shuttle)))]
 mod memory;
-#[cfg(wal_loom)]
+#[cfg(any(wal_loom, wal_shuttle))]
 mod modelled;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
@@ -24,9 +24,9 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 pub(crate) use mapped::Mapped;
-#[cfg(not(wal_loom))]
+#[cfg(not(any(wal_loom, wal_shuttle)))]
 pub(crate) use memory::{Region, Space};
-#[cfg(wal_loom)]
+#[cfg(any(wal_loom, wal_shuttle))]
 pub(crate) use modelled::{Region, Space};
 #[cfg(any(test, feature = "simulation"))]
 pub use simulated::{Fault, Medium, Moment, SECTOR, Simulated};

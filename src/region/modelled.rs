@@ -1,12 +1,12 @@
-//! The region as loom sees it: the functions of `memory`, over modelled atomics and cells.
+//! The region as a model sees it: the functions of `memory`, over modelled atomics and cells.
 //!
-//! Loom's atomics cannot be laid over memory, so a *granule* of 16 bytes has two modelled words
-//! (for when a record starts there), a modelled cell that watches for data races, and plain bytes
-//! behind it. A granule comes to be when it is first touched; untouched ones are zero.
+//! A checker's atomics cannot be laid over memory, so a *granule* of 16 bytes has two modelled
+//! words (for when a record starts there), a watch for data races, and plain bytes behind it. A
+//! granule comes to be when it is first touched; untouched ones are zero.
 //!
-//! A word access counts as a shared access of the granule, a slice or a copy as a shared or
-//! exclusive one, zeroing as an exclusive one: an owner that hands over without ordering, or a
-//! janitor that zeroes under a reader, is a data race that loom reports.
+//! A word access counts as a read of the granule, a slice or a copy as a read or a write, zeroing
+//! as a write: an owner that hands over without ordering, or a janitor that zeroes under a reader,
+//! is a data race, which fails the model.
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Backing;
-use crate::sync::{AtomicU64, Ordering, ProcessMutex, WatchedCell, lock_process};
+use crate::sync::{AtomicU64, Ordering, ProcessMutex, Watch, lock_process};
 
 /// The backing's memory is not used, but its syncers are.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ struct Inner {
 
 struct Granule {
     words: [AtomicU64; 2],
-    watch: WatchedCell<()>,
+    watch: Watch,
 }
 
 // SAFETY: the plain bytes are touched only after their granules' cells were, which fail the model
@@ -64,10 +64,7 @@ impl Region {
         assert!(offset < self.inner.len, "an access stays in the region");
         let mut granules = lock_process(&self.inner.granules);
         let granule = granules.entry(offset / 16).or_insert_with(|| {
-            Box::new(Granule {
-                words: [AtomicU64::new(0), AtomicU64::new(0)],
-                watch: WatchedCell::new(()),
-            })
+            Box::new(Granule { words: [AtomicU64::new(0), AtomicU64::new(0)], watch: Watch::new() })
         });
         let granule: *const Granule = &**granule;
         // SAFETY: granules are boxed and never removed while the region lives.
@@ -77,18 +74,19 @@ impl Region {
     fn watch(&self, range: Range<u64>, exclusive: bool) {
         for offset in (range.start / 16 * 16..range.end).step_by(16) {
             let watch = &self.granule(offset).watch;
-            if exclusive {
-                watch.with_mut(|_| ());
-            } else {
-                watch.with(|_| ());
-            }
+            if exclusive { watch.write() } else { watch.read() }
         }
     }
 
     pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
         let granule = self.granule(offset);
-        granule.watch.with(|_| ());
+        granule.watch.read();
         &granule.words[(offset / 8 % 2) as usize]
+    }
+
+    /// The word at `offset` as another process sees it, who may look at any time.
+    pub(crate) fn peek(&self, offset: u64) -> &AtomicU64 {
+        &self.granule(offset).words[(offset / 8 % 2) as usize]
     }
 
     pub(crate) fn words(&self, offset: u64, len: u32) -> Words<'_> {
@@ -142,7 +140,7 @@ impl Region {
             .collect();
         for offset in touched {
             let granule = self.granule(offset);
-            granule.watch.with_mut(|_| ());
+            granule.watch.write();
             for (word, at) in granule.words.iter().zip([offset, offset + 8]) {
                 if range.contains(&at) {
                     word.store(0, Ordering::Relaxed);

@@ -33,7 +33,8 @@ use crate::geometry::FIRST_RECORD;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Claims up to this many bytes are one `fetch_add`; longer ones use a CAS, which cannot overshoot.
-pub(crate) const FETCH_ADD_LEN_MAX: u32 = 32 << 10;
+pub(crate) const FETCH_ADD_LEN_MAX: u32 =
+    if cfg!(any(wal_loom, wal_shuttle)) { 1 << 10 } else { 32 << 10 };
 
 /// Someone sleeps until the next claim.
 pub(crate) const SLEEPER: u64 = 1;
@@ -91,6 +92,12 @@ impl TailWord {
         // Relaxed: a value to decide from or to compare with; every step that hands something
         // over is one of the read-modify-writes below.
         Tail(self.0.load(Ordering::Relaxed))
+    }
+
+    /// A look that sees what led to the value: whoever finds a segment active finds it prepared.
+    pub(crate) fn load_settled(&self) -> Tail {
+        // Acquire: pairs with the rotation.
+        Tail(self.0.load(Ordering::Acquire))
     }
 
     /// Adds `len` (a multiple of 16, at most `FETCH_ADD_LEN_MAX`) and returns the value before.

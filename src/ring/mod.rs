@@ -221,7 +221,7 @@ impl Ring {
 
     /// Where the next claim goes (an overshot tail counts as its segment's end).
     pub(crate) fn reserved(&self) -> Lsn {
-        let tail = self.tail.load();
+        let tail = self.tail.load_settled();
         match tail.is_frozen().then(|| lock(&self.frozen).end).flatten() {
             Some(end) => end,
             None => self.position(tail),

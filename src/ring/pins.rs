@@ -20,12 +20,12 @@ use crate::lsn::Lsn;
 use crate::sync::{AtomicBool, AtomicU64, CachePadded, Ordering, fence};
 
 /// How many pins readers and pinned records can hold at a time.
-#[cfg(not(wal_loom))]
+#[cfg(not(any(wal_loom, wal_shuttle)))]
 pub(crate) const PINS_MAX: usize = 256;
-#[cfg(wal_loom)]
+#[cfg(any(wal_loom, wal_shuttle))]
 pub(crate) const PINS_MAX: usize = 2;
 /// How many more only the log's own walks use, so that readers cannot starve them.
-const PINS_OWN: usize = if cfg!(wal_loom) { 1 } else { 16 };
+const PINS_OWN: usize = if cfg!(any(wal_loom, wal_shuttle)) { 1 } else { 16 };
 
 const FREE: u64 = 0;
 const PINNED: u64 = 1;

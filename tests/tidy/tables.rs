@@ -38,15 +38,17 @@ pub const SAME_FLOOR: &[(&str, &str)] = &[
     ("layout", "geometry"),
     ("options", "geometry"),
     ("simulation", "wal"),
+    ("model", "wal"),
 ];
 
 /// Imports forbidden although they point downwards, as (from, to).
 pub const NEVER: &[(&str, &str)] = &[("recovery", "ring")];
 
 /// The one file that names the paths in [`SHIMMED`]; everybody else imports from it, so that the
-/// loom build swaps every atomic and every thread by swapping one file.
+/// models' build swaps every atomic and every thread by swapping one file.
 pub const SHIM: &str = "src/sync.rs";
-pub const SHIMMED: &[&str] = &["std::sync", "core::sync", "alloc::sync", "std::thread", "loom"];
+pub const SHIMMED: &[&str] =
+    &["std::sync", "core::sync", "alloc::sync", "std::thread", "loom", "shuttle"];
 
 /// The files that may say `unsafe`; a folder ends in `/`. A row that is no longer needed goes.
 ///

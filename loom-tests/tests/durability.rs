@@ -1,0 +1,168 @@
+//! Models of durability: group commit, two syncers, what `durable` promises, poisoning, the close.
+#![cfg(wal_loom)]
+
+use std::time::Duration;
+
+use kaelix_wal::model::Log;
+use kaelix_wal::{ReadError, WaitError};
+use kaelix_wal_loom_tests::check;
+use loom::thread;
+
+/// Two waiters share syncs; neither sleeps for ever, and neither returns too early.
+#[test]
+fn group_commit_loses_no_wake_up() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let other = {
+            let log = log.clone();
+            thread::spawn(move || append_durable(&log, b"one"))
+        };
+        append_durable(&log, b"two");
+        other.join().expect("no panic");
+    });
+}
+
+/// Three, with fewer switches.
+#[test]
+fn three_waiters_share_syncs() {
+    check(1, || {
+        let log = Log::new(2, 1, 1024);
+        let others = [b"one", b"two"].map(|payload| {
+            let log = log.clone();
+            thread::spawn(move || append_durable(&log, payload))
+        });
+        append_durable(&log, b"six");
+        for other in others {
+            other.join().expect("no panic");
+        }
+    });
+}
+
+fn append_durable(log: &Log, payload: &[u8]) {
+    let lsn = log.append_once(payload).expect("there is room");
+    log.wait_durable(lsn).expect("the sync succeeds");
+    assert!(log.durable() > lsn);
+    assert!(log.is_synced(lsn));
+}
+
+/// A waiter and someone who syncs everything, across a segment's end: two syncs are in flight, and
+/// `durable` moves over what each has synced.
+#[test]
+fn two_syncers_move_one_watermark() {
+    check(2, || {
+        let log = Log::new(2, 2, 32);
+        log.append_once(&[1; 16]).expect("there is room");
+        let lsn = log.append_once(b"two").expect("there is room");
+        let other = {
+            let log = log.clone();
+            thread::spawn(move || log.sync().expect("the disk takes it"))
+        };
+        log.wait_durable(lsn).expect("the disk takes it");
+        let durable = other.join().expect("no panic");
+        assert!(durable >= log.segment_start(1));
+        assert!(durable <= log.durable());
+    });
+}
+
+/// Whoever sees `durable` may use everything below without looking at a commit word, and it has
+/// been on the disk.
+#[test]
+fn what_is_durable_is_on_the_disk_for_whoever_sees_it() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let start = log.durable();
+        let waiter = {
+            let log = log.clone();
+            thread::spawn(move || append_durable(&log, b"one"))
+        };
+        let durable = log.durable();
+        if durable > start {
+            assert!(log.is_synced(start));
+            assert_eq!(log.image(start, durable), [b"one"]);
+        }
+        waiter.join().expect("no panic");
+    });
+}
+
+/// The first failed sync ends all waits, and nothing is accepted any more.
+#[test]
+fn a_failed_sync_ends_every_wait() {
+    check(2, || {
+        let log = Log::new(2, 1, 1024);
+        log.break_disk();
+        let wait = |log: &Log| {
+            if let Some(lsn) = log.append_once(b"lost") {
+                assert!(matches!(log.wait_durable(lsn), Err(WaitError::Poisoned(_))));
+                assert!(log.durable() <= lsn);
+            }
+            assert!(log.append_once(b"late").is_none());
+        };
+        let other = {
+            let log = log.clone();
+            thread::spawn(move || wait(&log))
+        };
+        let lsn = log.append_once(b"lost");
+        if let Some(lsn) = lsn {
+            assert!(matches!(log.wait_durable(lsn), Err(WaitError::Poisoned(_))));
+        }
+        other.join().expect("no panic");
+    });
+}
+
+/// A waiter against the close: both are served.
+#[test]
+fn a_waiter_against_the_close() {
+    check(2, || {
+        let log = Log::new(2, 1, 1024);
+        let waiter = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let lsn = log.append_once(b"kept")?;
+                log.wait_durable(lsn).expect("the disk takes it");
+                Some(lsn)
+            })
+        };
+        log.close().expect("the disk takes it");
+        let kept = waiter.join().expect("no panic");
+        assert_eq!(log.durable(), log.look().reserved);
+        assert_eq!(log.contents().len(), usize::from(kept.is_some()));
+    });
+}
+
+/// A log with its janitor and its flusher closes, whatever they are doing.
+#[test]
+fn a_close_ends_the_threads() {
+    check(2, || {
+        let log = Log::new(2, 1, 64);
+        log.start_threads();
+        log.append_once(b"kept").expect("there is room");
+        log.close().expect("the disk takes it");
+        assert_eq!(log.contents(), [b"kept"]);
+    });
+}
+
+/// A tail shows the last record before it says that the log is closed.
+#[test]
+fn a_tail_shows_everything_before_the_end() {
+    check(2, || {
+        let log = Log::new(2, 1, 1024);
+        let tail = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let mut tail = log.follow();
+                let mut records = 0;
+                loop {
+                    match tail.next(Duration::from_secs(3600)) {
+                        Ok(Some(_)) => records += 1,
+                        Ok(None) => unreachable!("no time passes"),
+                        Err(ReadError::Closed) => return records,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        };
+        log.append_once(b"last").expect("there is room");
+        log.close().expect("the disk takes it");
+        assert_eq!(tail.join().expect("no panic"), 1);
+    });
+}

@@ -1,0 +1,420 @@
+"""Do the models miss anything? Weakens the shipped code in a copy, and sees which model fails.
+
+    weaken.sh [FILTER]          every weakening whose name contains FILTER: the model that
+                                loom-tests/weakened.txt names must fail
+    weaken.sh --list            compares that file with the source, and runs nothing
+    weaken.sh --find [FILTER]   finds the first model that fails, and prints a line for the file
+
+The weakenings are read off the source: each `Ordering::X` of code that ships becomes the next
+weaker ones, each fence goes, and BREAKS adds mistakes of other kinds. So a new atomic has no line
+in the file, and that is an error. A line may say `survives:` and why; then no model may fail.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "loom-tests" / "weakened.txt"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "loom-tests" / "target")).resolve()
+COPY = TARGET / "weakened"
+
+# What the models are made of; it does not ship.
+OURS = ["sync.rs", "model.rs", "region/modelled.rs", "region/simulated.rs", "tests/"]
+WEAKER = {
+    "Acquire": ["Relaxed"],
+    "Release": ["Relaxed"],
+    "AcqRel": ["Acquire", "Release"],
+    "SeqCst": ["AcqRel"],
+}
+MODELS = ["ring", "recycle", "sleep", "durability"]
+LIMIT_S = 150
+
+# Mistakes that are no weakened ordering: (name, file, old text, new text).
+BREAKS = [
+    (
+        "commits before the copy",
+        "ring/claim.rs",
+        """        let mut at = 0;
+        for part in parts {""",
+        """        self.commit_space(&space, claim.lsn, prepared.clone());
+        let mut at = 0;
+        for part in parts {""",
+    ),
+    (
+        "commits a record before the pad behind it",
+        "ring/claim.rs",
+        """            claim.len = used;
+            self.commit_pad(rest);
+        }
+        self.commit(claim, prepared)""",
+        """            claim.len = used;
+            let lsn = self.commit(claim, prepared);
+            self.commit_pad(rest);
+            return lsn;
+        }
+        self.commit(claim, prepared)""",
+    ),
+    (
+        "publishes whatever it has walked to",
+        "ring/publish.rs",
+        "            if moved.is_ok() {",
+        """            if moved.is_err() && walk.end > self.published() {
+                self.published.store(walk.end, Ordering::Release);
+            }
+            if moved.is_ok() || walk.end >= self.published() {""",
+    ),
+    (
+        "walks without a pin",
+        "ring/publish.rs",
+        "                Ok(_pin) => self.walk(start),",
+        """                Ok(pin) => {
+                    drop(pin);
+                    self.walk(start)
+                }""",
+    ),
+    (
+        "pins without a second look at trimmed",
+        "ring/mod.rs",
+        "if lsn < self.trimmed() { Err(PinRefusal::Trimmed) } else { Ok(pin) }",
+        "Ok(pin)",
+    ),
+    (
+        "looks at the pins once",
+        "ring/pins.rs",
+        """            .iter()
+            .chain(&self.slots)
+""",
+        """            .iter()
+""",
+    ),
+    (
+        "moves its pin before the record has one",
+        "reader/mod.rs",
+        """        match self.ring.pin_again(&self.pin, located.lsn) {""",
+        """        self.pin.advance(self.ring.geometry().first_record(u32::MAX));
+        match self.ring.pin_again(&self.pin, located.lsn) {""",
+    ),
+    (
+        "recycles without a look at the pins",
+        "ring/mod.rs",
+        "self.pins.floor().map_or(trimmed, |pinned| pinned.min(trimmed))",
+        "trimmed",
+    ),
+    (
+        "does not zero",
+        "segments/prepare.rs",
+        "unsafe { region.zero(start + 8..start + geometry.segment_size()) };",
+        "unsafe { region.zero(start + 8..start + 16) };",
+    ),
+    (
+        "zeroes after the header",
+        "segments/prepare.rs",
+        """    unsafe { region.zero(start + 8..start + geometry.segment_size()) };
+    // SAFETY: as above: the header behind its sequence word.
+    unsafe { region.write(start + 8, rest) };
+""",
+        """    unsafe { region.write(start + 8, rest) };
+    // SAFETY: as above.
+    unsafe { region.zero(start + 8..start + geometry.segment_size()) };
+""",
+    ),
+    (
+        "prepares before it has zeroed",
+        "segments/janitor.rs",
+        """        unsafe { prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence) };
+        ring.advance_prepared(sequence);
+""",
+        """        ring.advance_prepared(sequence);
+        // SAFETY: none.
+        unsafe { prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence) };
+""",
+    ),
+    (
+        "moves durable before the sync returns",
+        "durability/mod.rs",
+        "        for range in geometry.file_ranges(from, next) {",
+        """        self.ring.advance_durable(durable, next);
+        let durable = next;
+        for range in geometry.file_ranges(from, next) {""",
+    ),
+    (
+        "does not hand over the lead",
+        "durability/mod.rs",
+        """        drop(flush);
+        self.hand_over();
+        result.map_err""",
+        """        drop(flush);
+        result.map_err""",
+    ),
+    (
+        "follows without a second try to lead",
+        "durability/mod.rs",
+        "        if try_lock(&self.flush).is_some() {",
+        "        if false {",
+    ),
+    (
+        "announces a tail's sleep before it has registered",
+        "reader/tail.rs",
+        """        let waiter = ring.tail_readers.register(0);
+        let reserved = ring.announce_reader_sleep();
+""",
+        """        let reserved = ring.announce_reader_sleep();
+        let waiter = ring.tail_readers.register(0);
+""",
+    ),
+    (
+        "announces the flusher's sleep after the flag",
+        "ring/mod.rs",
+        """        self.flusher_asleep.store(true, Ordering::Relaxed);
+        self.position(self.tail.transition_set(SLEEPER))
+""",
+        """        let before = self.tail.transition_set(SLEEPER);
+        self.flusher_asleep.store(true, Ordering::Relaxed);
+        self.position(before)
+""",
+    ),
+    (
+        "clears the sleepers' flag before the commit",
+        "ring/claim.rs",
+        """        self.commit_space(&space, claim.lsn, prepared);
+        if claim.wake {
+            self.wake_sleepers();
+        }
+        claim.lsn
+    }
+
+    #[inline]
+    fn space""",
+        """        if claim.wake {
+            self.wake_sleepers();
+        }
+        self.commit_space(&space, claim.lsn, prepared);
+        claim.lsn
+    }
+
+    #[inline]
+    fn space""",
+    ),
+    (
+        "sleeps without a second look",
+        "reader/tail.rs",
+        "        if self.reader.has_news(at) {",
+        "        if false {",
+    ),
+    (
+        "sleeps long while older claims are open",
+        "reader/tail.rs",
+        "(reserved > at && !waits_for_sync)",
+        "(reserved > at && waits_for_sync)",
+    ),
+    (
+        "lets a claim through that came after the freeze",
+        "ring/claim.rs",
+        "if before.flags() == 0 && ",
+        "if before.flags() & SLEEPER == 0 && ",
+    ),
+    (
+        "ends a tail before its last look",
+        "reader/tail.rs",
+        """            if let Some(located) = self.reader.step()? {
+                return Ok(Some(Record::new(self.reader.ring, &self.reader.pin, located)));
+            }
+            if ended {""",
+        """            if let Some(located) = self.reader.step()? {
+                return Ok(Some(Record::new(self.reader.ring, &self.reader.pin, located)));
+            }
+            if ended || self.reader.has_ended() {""",
+    ),
+]
+
+
+def is_shipped(path):
+    """Is this file, by its path below src/, part of what ships and does its models run it?"""
+    return not any(path == ours or (ours[-1] == "/" and path.startswith(ours)) for ours in OURS)
+
+
+def shipped_code(text):
+    """The text with comments and unit tests blanked, offsets unchanged."""
+    tests = re.search(r"^#\[cfg\(test\)\]\nmod tests \{", text, re.M)
+    if tests:
+        text = text[: tests.start()] + " " * (len(text) - tests.start())
+    return re.sub(r"//[^\n]*", lambda comment: " " * len(comment[0]), text)
+
+
+def weakenings():
+    """All of them, as (name, file, start, end, replacement), from the source."""
+    found = []
+    for file in sorted((ROOT / "src").rglob("*.rs")):
+        path = str(file.relative_to(ROOT / "src"))
+        if not is_shipped(path):
+            continue
+        code = shipped_code(file.read_text())
+        functions = [(match.start(), match[1]) for match in re.finditer(r"\bfn (\w+)", code)]
+        seen = {}
+
+        def add(what, start, end, replacement):
+            function = [name for at, name in functions if at < start][-1]
+            name = f"{path} {function}: {what}"
+            seen[name] = seen.get(name, 0) + 1
+            if seen[name] > 1:
+                name += f" ({seen[name]})"
+            found.append((name, path, start, end, replacement))
+
+        fences = list(re.finditer(r"\b((?:compiler_)?fence)\(Ordering::(\w+)\);", code))
+        for fence in fences:
+            add(f"no {fence[1]}({fence[2]})", fence.start(), fence.end(), "")
+            for weaker in WEAKER[fence[2]] if fence[2] == "SeqCst" else []:
+                what = f"{fence[1]} {fence[2]} -> {weaker}"
+                add(what, fence.start(2), fence.end(2), weaker)
+        for access in re.finditer(r"\bOrdering::(\w+)", code):
+            if any(fence.start() <= access.start() < fence.end() for fence in fences):
+                continue
+            for weaker in WEAKER.get(access[1], []):
+                add(f"{access[1]} -> {weaker}", access.start(1), access.end(1), weaker)
+    for name, path, old, new in BREAKS:
+        text = (ROOT / "src" / path).read_text()
+        if text.count(old) != 1:
+            sys.exit(f"weaken: BREAKS, {name}: its text is found {text.count(old)} times in {path}")
+        start = text.index(old)
+        found.append((f"{path}: {name}", path, start, start + len(old), new))
+    return found
+
+
+def read_table():
+    """What the file expects of each weakening."""
+    expected = {}
+    for number, line in enumerate(TABLE.read_text().splitlines(), 1):
+        if line and not line.startswith("#"):
+            name, separator, outcome = line.partition(" = ")
+            if not separator or name in expected:
+                sys.exit(f"weaken: {TABLE.name}:{number}: not `name = outcome`, or there twice")
+            expected[name] = outcome
+    return expected
+
+
+def compare(found, expected):
+    """Complaints about the table, against the source and against the models that there are."""
+    models = set()
+    for file in MODELS:
+        text = (ROOT / "loom-tests" / "tests" / f"{file}.rs").read_text()
+        models |= {f"{file}::{name}" for name in re.findall(r"#\[test\]\nfn (\w+)", text)}
+    names = [name for name, *_ in found]
+    complaints = [f"no line for: {name}" for name in names if name not in expected]
+    complaints += [f"a line for nothing: {name}" for name in expected if name not in names]
+    for name, outcome in expected.items():
+        if outcome not in models and not outcome.startswith("survives: "):
+            complaints.append(f"{name}: there is no model {outcome}")
+    return complaints
+
+
+class Copy:
+    """The copy of the tree in which things are weakened."""
+
+    def __init__(self):
+        shutil.rmtree(COPY, ignore_errors=True)
+        for name in ["Cargo.toml", "Cargo.lock", "README.md", "src", "cli", "benches"]:
+            source, target = ROOT / name, COPY / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        for name in ["Cargo.toml", "Cargo.lock", "src", "tests"]:
+            source, target = ROOT / "loom-tests" / name, COPY / "loom-tests" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        flags = os.environ.get("RUSTFLAGS", "") + " --cfg wal_loom --allow warnings"
+        self.env = dict(os.environ, RUSTFLAGS=flags.strip(), RUST_BACKTRACE="0")
+        self.env["CARGO_TARGET_DIR"] = str(TARGET)
+
+    def weaken(self, path, start, end, replacement):
+        text = (ROOT / "src" / path).read_text()
+        (COPY / "src" / path).write_text(text[:start] + replacement + text[end:])
+
+    def restore(self, path):
+        shutil.copy(ROOT / "src" / path, COPY / "src" / path)
+
+    def build(self, file):
+        """Builds one file of models; returns its binary."""
+        build = ["cargo", "test", "--locked", "--no-run", "--test", file]
+        done = subprocess.run(
+            build, cwd=COPY / "loom-tests", env=self.env, capture_output=True, text=True
+        )
+        binary = re.search(r"Executable.*\((.*)\)", done.stderr)
+        if done.returncode != 0 or not binary:
+            sys.exit(f"weaken: it does not build:\n{done.stderr}")
+        return binary[1]
+
+    def models(self, binary):
+        listed = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True)
+        return re.findall(r"^(\w+): test$", listed.stdout, re.M)
+
+    def fails(self, binary, model):
+        """Does the model fail? One that does not end says nothing."""
+        try:
+            run = [binary, "--exact", model]
+            done = subprocess.run(run, env=self.env, capture_output=True, timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode != 0
+
+    def first_failure(self):
+        """The first model that fails, or None."""
+        for file in MODELS:
+            binary = self.build(file)
+            for model in self.models(binary):
+                if self.fails(binary, model):
+                    return f"{file}::{model}"
+        return None
+
+
+def outcome(copy, expected):
+    """What happens, given what is expected: that model first, all if it does not fail."""
+    if expected and not expected.startswith("survives: "):
+        file, model = expected.split("::")
+        if copy.fails(copy.build(file), model):
+            return expected
+    return copy.first_failure()
+
+
+def main():
+    arguments = sys.argv[1:]
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    words = [argument for argument in arguments if not argument.startswith("--")]
+    if len(words) > 1 or any(flag not in ("--list", "--find") for flag in flags):
+        sys.exit(__doc__)
+    wanted = words[0] if words else ""
+    found = weakenings()
+    expected = read_table() if TABLE.exists() else {}
+    if "--find" not in flags:
+        complaints = compare(found, expected)
+        if complaints:
+            sys.exit("weaken: " + "\nweaken: ".join(complaints))
+    if "--list" in flags:
+        survivors = sum(outcome.startswith("survives: ") for outcome in expected.values())
+        print(f"{len(found)} weakenings are listed, {survivors} of them with a reason to survive.")
+        return
+    copy, wrong, began = Copy(), 0, time.monotonic()
+    for name, path, start, end, replacement in found:
+        if wanted not in name:
+            continue
+        copy.weaken(path, start, end, replacement)
+        listed = "" if "--find" in flags else expected[name]
+        failed = outcome(copy, listed)
+        copy.restore(path)
+        survives = failed is None
+        good = "--find" in flags or survives == listed.startswith("survives: ")
+        wrong += not good
+        line = f"{name} = {failed or listed or 'survives: WHY?'}"
+        if not good:
+            line += "    WRONG: it survives" if survives else f"    WRONG: listed is {listed}"
+        print(line, flush=True)
+    print(f"# {time.monotonic() - began:.0f} s", file=sys.stderr)
+    if wrong:
+        sys.exit(f"weaken: {wrong} not as listed")
+
+
+if __name__ == "__main__":
+    main()
