@@ -1,13 +1,18 @@
 """Do the models miss anything? Weakens the shipped code in a copy, and sees which model fails.
 
-    weaken.sh [FILTER]          every weakening whose name contains FILTER: the model that
+    weaken.sh [FILTER]          each weakening whose name contains FILTER: the model that
                                 loom-tests/weakened.txt names must fail
     weaken.sh --list            compares that file with the source, and runs nothing
+    weaken.sh --orderings       the weakened orderings alone, which take one build
+    weaken.sh --quick           the listed model alone; what is listed to survive is left out
     weaken.sh --find [FILTER]   finds the first model that fails, and prints a line for the file
 
 The weakenings are read off the source: each `Ordering::X` of code that ships becomes the next
 weaker ones, each fence goes, and BREAKS adds mistakes of other kinds. So a new atomic has no line
 in the file, and that is an error. A line may say `survives:` and why; then no model may fail.
+
+All weakened orderings are in one build of the copy, which reads from the environment which of them
+to use. Each of BREAKS is a build of its own.
 """
 
 import os
@@ -15,7 +20,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,7 +251,8 @@ def shipped_code(text):
 
 
 def weakenings():
-    """All of them, as (name, file, start, end, replacement), from the source."""
+    """The weakened orderings, as (name, file, start, end, whole, weaker), from the source. What is
+    weakened to None is a fence that goes."""
     found = []
     for file in sorted((ROOT / "src").rglob("*.rs")):
         path = str(file.relative_to(ROOT / "src"))
@@ -257,32 +262,36 @@ def weakenings():
         functions = [(match.start(), match[1]) for match in re.finditer(r"\bfn (\w+)", code)]
         seen = {}
 
-        def add(what, start, end, replacement):
-            function = [name for at, name in functions if at < start][-1]
+        def add(what, span, whole, weaker):
+            function = [name for at, name in functions if at < span[0]][-1]
             name = f"{path} {function}: {what}"
             seen[name] = seen.get(name, 0) + 1
             if seen[name] > 1:
                 name += f" ({seen[name]})"
-            found.append((name, path, start, end, replacement))
+            found.append((name, path, *span, whole, weaker))
 
         fences = list(re.finditer(r"\b((?:compiler_)?fence)\(Ordering::(\w+)\);", code))
         for fence in fences:
-            add(f"no {fence[1]}({fence[2]})", fence.start(), fence.end(), "")
+            add(f"no {fence[1]}({fence[2]})", fence.span(), fence[0], None)
             for weaker in WEAKER[fence[2]] if fence[2] == "SeqCst" else []:
-                what = f"{fence[1]} {fence[2]} -> {weaker}"
-                add(what, fence.start(2), fence.end(2), weaker)
+                add(f"{fence[1]} {fence[2]} -> {weaker}", fence.span(), fence[0], weaker)
         for access in re.finditer(r"\bOrdering::(\w+)", code):
             if any(fence.start() <= access.start() < fence.end() for fence in fences):
                 continue
             for weaker in WEAKER.get(access[1], []):
-                add(f"{access[1]} -> {weaker}", access.start(1), access.end(1), weaker)
+                add(f"{access[1]} -> {weaker}", access.span(), access[0], weaker)
+    return found
+
+
+def breaks():
+    """BREAKS, each as (name, file, the file's broken text)."""
+    broken = []
     for name, path, old, new in BREAKS:
         text = (ROOT / "src" / path).read_text()
         if text.count(old) != 1:
             sys.exit(f"weaken: BREAKS, {name}: its text is found {text.count(old)} times in {path}")
-        start = text.index(old)
-        found.append((f"{path}: {name}", path, start, start + len(old), new))
-    return found
+        broken.append((f"{path}: {name}", path, text.replace(old, new)))
+    return broken
 
 
 def read_table():
@@ -297,13 +306,12 @@ def read_table():
     return expected
 
 
-def compare(found, expected):
+def compare(names, expected):
     """Complaints about the table, against the source and against the models that there are."""
     models = set()
     for file in MODELS:
-        text = (ROOT / "loom-tests" / "tests" / f"{file}.rs").read_text()
+        text = (ROOT / "loom-tests" / "tests" / "loom" / f"{file}.rs").read_text()
         models |= {f"{file}::{name}" for name in re.findall(r"#\[test\]\nfn (\w+)", text)}
-    names = [name for name, *_ in found]
     complaints = [f"no line for: {name}" for name in names if name not in expected]
     complaints += [f"a line for nothing: {name}" for name in expected if name not in names]
     for name, outcome in expected.items():
@@ -312,33 +320,61 @@ def compare(found, expected):
     return complaints
 
 
+# Added to the copy's shim: the chosen weakening, by its number.
+CHOICE = """
+pub fn weakened(choices: &[(usize, Ordering)], whole: Ordering) -> Ordering {
+    let chosen = choices.iter().find(|(number, _)| Some(*number) == choice());
+    chosen.map_or(whole, |(_, weaker)| *weaker)
+}
+
+pub fn is_chosen(number: usize) -> bool {
+    Some(number) == choice()
+}
+
+fn choice() -> Option<usize> {
+    static CHOICE: std::sync::OnceLock<Option<usize>> = std::sync::OnceLock::new();
+    *CHOICE.get_or_init(|| std::env::var("KAELIX_WEAKEN").ok()?.parse().ok())
+}
+"""
+
+
 class Copy:
     """The copy of the tree in which things are weakened."""
 
     def __init__(self):
         shutil.rmtree(COPY, ignore_errors=True)
-        for name in ["Cargo.toml", "Cargo.lock", "README.md", "src", "cli", "benches"]:
+        kept = ["Cargo.toml", "Cargo.lock", "README.md", "src", "cli", "benches"]
+        kept += [f"loom-tests/{name}" for name in ["Cargo.toml", "Cargo.lock", "src", "tests"]]
+        for name in kept:
             source, target = ROOT / name, COPY / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-        for name in ["Cargo.toml", "Cargo.lock", "src", "tests"]:
-            source, target = ROOT / "loom-tests" / name, COPY / "loom-tests" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         flags = os.environ.get("RUSTFLAGS", "") + " --cfg wal_loom --allow warnings"
         self.env = dict(os.environ, RUSTFLAGS=flags.strip(), RUST_BACKTRACE="0")
         self.env["CARGO_TARGET_DIR"] = str(TARGET)
 
-    def weaken(self, path, start, end, replacement):
-        text = (ROOT / "src" / path).read_text()
-        (COPY / "src" / path).write_text(text[:start] + replacement + text[end:])
+    def write(self, path, text):
+        (COPY / "src" / path).write_text(text)
 
     def restore(self, path):
         shutil.copy(ROOT / "src" / path, COPY / "src" / path)
 
-    def build(self, file):
-        """Builds one file of models; returns its binary."""
-        build = ["cargo", "test", "--locked", "--no-run", "--test", file]
+    def make_choosable(self, found):
+        """Puts all of the weakened orderings in, by their number."""
+        places = {}
+        for number, (_, path, start, end, whole, weaker) in enumerate(found):
+            places.setdefault((path, start, end, whole), []).append((number, weaker))
+        for path in sorted({path for path, *_ in places}):
+            text = (ROOT / "src" / path).read_text()
+            here = [(place, choices) for place, choices in places.items() if place[0] == path]
+            for (_, start, end, whole), choices in sorted(here, reverse=True):
+                text = text[:start] + choosable(whole, choices) + text[end:]
+            self.write(path, text)
+        self.write("sync.rs", (ROOT / "src" / "sync.rs").read_text() + CHOICE)
+
+    def build(self):
+        """Builds the models; returns their binary."""
+        build = ["cargo", "test", "--locked", "--no-run", "--test", "loom"]
         done = subprocess.run(
             build, cwd=COPY / "loom-tests", env=self.env, capture_output=True, text=True
         )
@@ -347,71 +383,98 @@ class Copy:
             sys.exit(f"weaken: it does not build:\n{done.stderr}")
         return binary[1]
 
-    def models(self, binary):
-        listed = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True)
-        return re.findall(r"^(\w+): test$", listed.stdout, re.M)
 
-    def fails(self, binary, model):
+def choosable(whole, choices):
+    """A place in the source at which one of the numbered choices can be made."""
+    if not whole.endswith(";"):
+        weaker = ", ".join(f"({number}, Ordering::{weaker})" for number, weaker in choices)
+        return f"crate::sync::weakened(&[{weaker}], {whole})"
+    fence = whole.partition("(")[0]
+    gone = [number for number, weaker in choices if weaker is None]
+    for number, weaker in choices:
+        if weaker:
+            replaced = f"{fence}(Ordering::{weaker});"
+            whole = f"if crate::sync::is_chosen({number}) {{ {replaced} }} else {{ {whole} }}"
+    return f"if !crate::sync::is_chosen({gone[0]}) {{ {whole} }}"
+
+
+class Models:
+    """A build of the models, with or without a choice."""
+
+    def __init__(self, copy, binary, number=None):
+        self.binary = binary
+        self.env = copy.env if number is None else dict(copy.env, KAELIX_WEAKEN=str(number))
+
+    def fails(self, model):
         """Does the model fail? One that does not end says nothing."""
         try:
-            run = [binary, "--exact", model]
+            run = [self.binary, "--exact", model]
             done = subprocess.run(run, env=self.env, capture_output=True, timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
             return False
         return done.returncode != 0
 
-    def first_failure(self):
-        """The first model that fails, or None."""
-        for file in MODELS:
-            binary = self.build(file)
-            for model in self.models(binary):
-                if self.fails(binary, model):
-                    return f"{file}::{model}"
-        return None
+    def first_failure(self, listed, is_quick):
+        """The first model that fails, the listed one before all others; or None."""
+        if is_quick:
+            return listed if self.fails(listed) else None
+        out = subprocess.run([self.binary, "--list"], capture_output=True, text=True, check=True)
+        models = re.findall(r"^(\w+::\w+): test$", out.stdout, re.M)
+        models.sort(key=lambda model: (model != listed, MODELS.index(model.split("::")[0])))
+        return next((model for model in models if self.fails(model)), None)
 
 
-def outcome(copy, expected):
-    """What happens, given what is expected: that model first, all if it does not fail."""
-    if expected and not expected.startswith("survives: "):
-        file, model = expected.split("::")
-        if copy.fails(copy.build(file), model):
-            return expected
-    return copy.first_failure()
+def report(name, failed, listed):
+    """Prints what happened; true if that is what is listed (or nothing was)."""
+    survives = failed is None
+    good = listed is None or survives == listed.startswith("survives: ")
+    good = good and (survives or listed in (None, failed))
+    line = f"{name} = {failed or listed or 'survives: WHY?'}"
+    if not good:
+        line += "    WRONG: it survives" if survives else f"    WRONG: listed is {listed}"
+    print(line, flush=True)
+    return good
 
 
 def main():
     arguments = sys.argv[1:]
     flags = [argument for argument in arguments if argument.startswith("--")]
     words = [argument for argument in arguments if not argument.startswith("--")]
-    if len(words) > 1 or any(flag not in ("--list", "--find") for flag in flags):
+    if len(words) > 1 or any(flag not in ("--list", "--find", "--orderings", "--quick") for flag in flags):
         sys.exit(__doc__)
     wanted = words[0] if words else ""
-    found = weakenings()
+    found, broken = weakenings(), breaks()
+    names = [name for name, *_ in found + broken]
     expected = read_table() if TABLE.exists() else {}
-    if "--find" not in flags:
-        complaints = compare(found, expected)
-        if complaints:
-            sys.exit("weaken: " + "\nweaken: ".join(complaints))
+    if "--find" in flags:
+        expected = dict.fromkeys(names)
+    elif complaints := compare(names, expected):
+        sys.exit("weaken: " + "\nweaken: ".join(complaints))
     if "--list" in flags:
         survivors = sum(outcome.startswith("survives: ") for outcome in expected.values())
-        print(f"{len(found)} weakenings are listed, {survivors} of them with a reason to survive.")
+        print(f"{len(names)} weakenings are listed, {survivors} of them with a reason to survive.")
         return
-    copy, wrong, began = Copy(), 0, time.monotonic()
-    for name, path, start, end, replacement in found:
-        if wanted not in name:
-            continue
-        copy.weaken(path, start, end, replacement)
-        listed = "" if "--find" in flags else expected[name]
-        failed = outcome(copy, listed)
+    is_quick, wrong = "--quick" in flags, 0
+
+    def is_wanted(name):
+        survives = (expected[name] or "").startswith("survives: ")
+        return wanted in name and not (is_quick and survives)
+
+    if any(is_wanted(name) for name, *_ in found):
+        copy = Copy()
+        copy.make_choosable(found)
+        binary = copy.build()
+        for number, (name, *_) in enumerate(found):
+            if is_wanted(name):
+                failed = Models(copy, binary, number).first_failure(expected[name], is_quick)
+                wrong += not report(name, failed, expected[name])
+    chosen = [row for row in broken if is_wanted(row[0]) and "--orderings" not in flags]
+    copy = Copy() if chosen else None
+    for name, path, text in chosen:
+        copy.write(path, text)
+        failed = Models(copy, copy.build()).first_failure(expected[name], is_quick)
         copy.restore(path)
-        survives = failed is None
-        good = "--find" in flags or survives == listed.startswith("survives: ")
-        wrong += not good
-        line = f"{name} = {failed or listed or 'survives: WHY?'}"
-        if not good:
-            line += "    WRONG: it survives" if survives else f"    WRONG: listed is {listed}"
-        print(line, flush=True)
-    print(f"# {time.monotonic() - began:.0f} s", file=sys.stderr)
+        wrong += not report(name, failed, expected[name])
     if wrong:
         sys.exit(f"weaken: {wrong} not as listed")
 

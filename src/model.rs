@@ -10,6 +10,7 @@ use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use crate::durability::FlushGoal;
 use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
 use crate::layout::record::{WordState, aligned_len, record_crc};
 use crate::layout::{Checkpoint, CommitWord, Identity, RecordKind, Tag};
@@ -18,20 +19,21 @@ use crate::options::Options;
 use crate::reader::{Position, Tail};
 use crate::recovery::RecoveryReport;
 use crate::region::{Backing, Persist, Region, Syncer};
-use crate::ring::{Refusal, Ring, StartPositions, Watermarks};
+use crate::ring::{CLOSED, Refusal, Ring, StartPositions, Watermarks};
 use crate::segments::SlotWriter;
 use crate::segments::prepare::prepare_segment;
-use crate::sync::{self, Arc, JoinHandle, Ordering, ProcessMutex, fence, lock_process};
+use crate::sync::{self, Arc, AtomicU64, JoinHandle, Ordering, ProcessMutex, fence, lock_process};
 use crate::wal::Wal;
 
 const LOG_ID: [u8; 16] = *b"a log in a model";
 /// So many bytes of each segment can be shared by threads: what models write must fit.
 const TOUCHED: u64 = 256;
 
-/// A disk that takes its time: others run while it syncs.
-#[derive(Default)]
+/// A disk.
 struct Disk {
     len: u64,
+    /// Its syncs and looks at them, counted, so that a checker tries them in every order.
+    accesses: AtomicU64,
     /// What has been synced, and whether syncs of records fail from now on.
     state: ProcessMutex<(Vec<Range<u64>>, bool)>,
 }
@@ -57,11 +59,18 @@ unsafe impl Backing for Arc<Disk> {
     fn prefault(&self, _range: Range<u64>) {}
 }
 
+impl Disk {
+    /// Relaxed: it orders nothing.
+    fn access(&self) {
+        self.accesses.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 struct DiskSyncer(Arc<Disk>);
 
 impl Persist for DiskSyncer {
     fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
-        sync::yield_now();
+        self.0.access();
         let mut state = lock_process(&self.0.state);
         if state.1 && range.start >= 3 * PAGE_SIZE {
             return Err(io::Error::other("the modelled disk fails"));
@@ -107,7 +116,11 @@ impl Log {
     #[must_use]
     pub fn with_options(segments: u64, prepared: u32, room: u32, options: Options) -> Log {
         let geometry = Geometry::checked(segments * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
-        let disk = Arc::new(Disk { len: geometry.file_len(), ..Disk::default() });
+        let disk = Arc::new(Disk {
+            len: geometry.file_len(),
+            accesses: AtomicU64::new(0),
+            state: ProcessMutex::default(),
+        });
         let region = Region::new(Arc::new(disk.clone()));
         let identity = Identity { log_id: LOG_ID, epoch: 1 };
         let end = geometry.lsn(0, geometry.record_end() - room);
@@ -169,6 +182,7 @@ impl Log {
     #[must_use]
     pub fn is_synced(&self, lsn: Lsn) -> bool {
         let offset = self.ring.geometry().file_offset(lsn);
+        self.disk.access();
         lock_process(&self.disk.state).0.iter().any(|range| range.contains(&offset))
     }
 
@@ -187,6 +201,11 @@ impl Log {
     /// Fills up with a pad the segment that the tail stands in, `room` bytes before its end.
     pub fn fill_segment(&self, room: u32) {
         self.try_reserve(room as usize - 16).expect("there is room").abort();
+    }
+
+    /// Syncs what is committed, as the flusher does at its interval.
+    pub fn sync_published(&self) {
+        self.durable.flush(FlushGoal::Published).expect("the disk takes it");
     }
 
     /// Publishes what is committed.
@@ -327,6 +346,14 @@ impl Log {
             self.ring.flusher_bell.wait(None);
         }
         nap
+    }
+
+    /// The end of a close, if all that was claimed is committed by now.
+    pub fn finish_if_published(&self) {
+        let end = self.ring.freeze(CLOSED, None);
+        if self.ring.publish() >= end {
+            self.ring.finish();
+        }
     }
 
     /// As after a sync that failed.

@@ -343,7 +343,7 @@ mod watch {
     }
 
     struct History {
-        wrote: Access,
+        wrote: Option<Access>,
         /// The last read of each thread since.
         reads: Vec<Access>,
     }
@@ -366,15 +366,16 @@ mod watch {
     }
 
     impl Watch {
-        /// Watches from now on; this counts as a write.
+        /// Watches from now on.
         pub fn new() -> Watch {
-            Watch(std::sync::Mutex::new(History { wrote: Access::now(), reads: Vec::new() }))
+            Watch(std::sync::Mutex::new(History { wrote: None, reads: Vec::new() }))
         }
 
         /// The calling thread reads.
         pub fn read(&self) {
             let mut history = super::lock_process(&self.0);
-            assert!(history.wrote.is_past(), "data race: a read that is not ordered after a write");
+            let ordered = history.wrote.is_none_or(Access::is_past);
+            assert!(ordered, "data race: a read that is not ordered after a write");
             let now = Access::now();
             history.reads.retain(|read| read.thread != now.thread);
             history.reads.push(now);
@@ -383,10 +384,11 @@ mod watch {
         /// The calling thread writes.
         pub fn write(&self) {
             let mut history = super::lock_process(&self.0);
-            assert!(history.wrote.is_past(), "data race: two writes that are not ordered");
+            let ordered = history.wrote.is_none_or(Access::is_past);
+            assert!(ordered, "data race: two writes that are not ordered");
             let ordered = history.reads.iter().all(|read| read.is_past());
             assert!(ordered, "data race: a write that is not ordered after a read");
-            *history = History { wrote: Access::now(), reads: Vec::new() };
+            *history = History { wrote: Some(Access::now()), reads: Vec::new() };
         }
     }
 }

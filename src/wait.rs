@@ -132,7 +132,8 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         // A woken waiter has left the list already. Its flag is set before its entry goes, so a
         // waiter that reads `false` here still finds itself, or is taken out under the lock.
-        if !self.woken.load(Ordering::Acquire) {
+        // Relaxed: the lock orders it.
+        if !self.woken.load(Ordering::Relaxed) {
             lock(&self.list.entries).retain(|entry| !Arc::ptr_eq(&entry.woken, &self.woken));
         }
     }

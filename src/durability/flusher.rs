@@ -23,8 +23,8 @@ impl Durable {
     pub(crate) fn run_flusher(&self) {
         loop {
             self.ring.flusher_bell.wait(self.nap());
-            // Acquire: pairs with `stop_flusher`.
-            if self.stop.load(Ordering::Acquire) || self.ring.failure().is_some() {
+            // Relaxed: the bell hands it over.
+            if self.stop.load(Ordering::Relaxed) || self.ring.failure().is_some() {
                 return;
             }
             let quiet = || sync::now() - lock(&self.flush).last >= QUIET;
@@ -37,8 +37,8 @@ impl Durable {
 
     /// Ends the thread at its next look.
     pub(crate) fn stop_flusher(&self) {
-        // Release: whatever made the caller stop us is seen by the thread.
-        self.stop.store(true, Ordering::Release);
+        // Relaxed: as in `run_flusher`.
+        self.stop.store(true, Ordering::Relaxed);
         self.ring.flusher_bell.ring();
     }
 

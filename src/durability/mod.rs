@@ -28,9 +28,7 @@ use crate::ring::{POISONED, Ring};
 use crate::segments::footer::{self, Draft};
 use crate::segments::slots::persist;
 use crate::segments::{Janitor, SlotWriter};
-use crate::sync::{
-    self, Arc, Atomic, AtomicBool, Mutex, MutexGuard, Ordering, fence, lock, try_lock,
-};
+use crate::sync::{self, Arc, Atomic, AtomicBool, Mutex, MutexGuard, Ordering, lock, try_lock};
 use crate::wait::WaitList;
 
 /// The first look behind a hole comes after this time, later ones less and less often.
@@ -181,8 +179,8 @@ impl Durable {
     /// Is nothing but our own newest evidence beyond `durable`, up to `end`?
     pub(crate) fn is_settled(&self, end: Lsn) -> bool {
         let durable = self.ring.durable();
-        // Acquire: pairs with the store in `sync`.
-        let evidence = self.evidence_end.load(Ordering::Acquire);
+        // Relaxed: where some evidence ends is true for ever, however old.
+        let evidence = self.evidence_end.load(Ordering::Relaxed);
         end <= durable || (end == evidence && durable + 16 == evidence)
     }
 
@@ -284,13 +282,12 @@ impl Durable {
             }
         }
         if let Some(end) = self.ring.leave_durable_evidence(target) {
-            // Release: pairs with `is_settled`.
-            self.evidence_end.store(end, Ordering::Release);
+            // Relaxed: as in `is_settled`.
+            self.evidence_end.store(end, Ordering::Relaxed);
         }
-        // Pairs with the fence in `nap`: either it sees the new `durable`, or we see the flag.
-        fence(Ordering::SeqCst);
-        // Acquire-release: the one who takes the flag rings.
-        if self.flusher_idle.swap(false, Ordering::AcqRel) {
+        // Relaxed, after the fence in `durable_advanced`, which pairs with the one in `nap`: either
+        // that sees the new `durable`, or we see the flag. Who takes the flag rings.
+        if self.flusher_idle.swap(false, Ordering::Relaxed) {
             self.ring.flusher_bell.ring();
         }
     }

@@ -25,9 +25,9 @@
 //! Ordering. The rotation's CAS is a release: it hands over the zeroed segment (which the rotator
 //! acquired from `prepared`) to every claim in it. A claim acquires; since all changes are
 //! read-modify-writes, each continues the release sequence of that CAS, however many claims lie
-//! between. A sleeper's set and a committer's clear are ordered as well (acquire-release, release):
-//! a set that comes after a clear sees all that was committed before the clear, and a claim that
-//! comes after a set sees who sleeps. A clamp hands over nothing.
+//! between. A sleeper's set is a release: a claim that comes after it sees who sleeps. A set need
+//! not acquire: it returns the tail, and so tells the sleeper of every claim before it. A clear and
+//! a clamp hand over nothing.
 
 use crate::geometry::FIRST_RECORD;
 use crate::sync::{AtomicU64, Ordering};
@@ -152,15 +152,15 @@ impl TailWord {
 
     /// Sets `flag` and returns the value before.
     pub(crate) fn transition_set(&self, flag: u64) -> Tail {
-        // Acquire: sees what was committed before an earlier clear. Release: a claimant that finds
-        // the flag sees who announced itself as asleep.
-        Tail(self.0.fetch_or(flag, Ordering::AcqRel))
+        // Release: a claimant that finds the flag sees who announced itself as asleep.
+        Tail(self.0.fetch_or(flag, Ordering::Release))
     }
 
     /// Clears `SLEEPER`; true for the one thread that did it, which owes the wake-up.
     pub(crate) fn transition_clear_sleeper(&self) -> bool {
-        // Release: what we committed is seen by whoever sets the flag next, and looks again.
-        self.0.fetch_and(!SLEEPER, Ordering::Release) & SLEEPER != 0
+        // Relaxed: whoever is woken is handed our commit by the lists' locks; whoever sets the flag
+        // later finds our claim in the tail's value, and does not sleep long.
+        self.0.fetch_and(!SLEEPER, Ordering::Relaxed) & SLEEPER != 0
     }
 }
 

@@ -368,8 +368,8 @@ impl Ring {
         if self.tail.transition_clear_sleeper() {
             count(&self.counters.wakeups, 1);
             self.tail_readers.wake_all();
-            // Acquire-release: takes the flag for the one wake-up that is owed.
-            if self.flusher_asleep.swap(false, Ordering::AcqRel) {
+            // Relaxed: the claim acquired the announcement; the bell hands over the rest.
+            if self.flusher_asleep.swap(false, Ordering::Relaxed) {
                 self.flusher_bell.ring();
             }
         }

@@ -25,7 +25,13 @@ pub(crate) const PINS_MAX: usize = 256;
 #[cfg(any(wal_loom, wal_shuttle))]
 pub(crate) const PINS_MAX: usize = 2;
 /// How many more only the log's own walks use, so that readers cannot starve them.
-const PINS_OWN: usize = if cfg!(any(wal_loom, wal_shuttle)) { 1 } else { 16 };
+const PINS_OWN: usize = if cfg!(wal_loom) {
+    1
+} else if cfg!(wal_shuttle) {
+    6
+} else {
+    16
+};
 
 const FREE: u64 = 0;
 const PINNED: u64 = 1;
@@ -59,12 +65,12 @@ impl Pins {
         let eligible = if own { 0..self.slots.len() } else { PINS_OWN..self.slots.len() };
         let index = eligible.into_iter().find(|index| {
             let slot = &self.slots[*index];
-            // Relaxed look: only a hint. Acquire on success: what the slot's last owner read is
-            // ordered before our own release of it, and so before the janitor's next zeroing.
+            // Relaxed look: only a hint. Relaxed on success: the fence below acquires.
             slot.load(Ordering::Relaxed) == FREE
-                && slot.compare_exchange(FREE, value, Ordering::Acquire, Ordering::Relaxed).is_ok()
+                && slot.compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         })?;
-        // Rule 2, the reader's half.
+        // Rule 2, the reader's half. It also acquires what the slot's last owner released: what that
+        // one read is ordered before our own release of the slot, and so before the next zeroing.
         fence(Ordering::SeqCst);
         Some(PinSlot(index))
     }

@@ -41,11 +41,12 @@ impl Ring {
             if walk.end == start {
                 return start;
             }
-            // Release: whoever acquires `published` sees every commit that the walk acquired.
+            // Release: whoever acquires `published` sees every commit that the walk acquired. What
+            // lies below `start` was acquired with it.
             let moved = self.published.compare_exchange(
                 start,
                 walk.end,
-                Ordering::AcqRel,
+                Ordering::Release,
                 Ordering::Relaxed,
             );
             if moved.is_ok() {

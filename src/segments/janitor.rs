@@ -65,8 +65,8 @@ impl Janitor {
 
     /// The thread's body. `on_failure` poisons the log.
     pub(crate) fn run(&self, on_failure: impl Fn(SyncFailure)) {
-        // Acquire: pairs with `stop`.
-        while !self.stop.load(Ordering::Acquire) {
+        // Relaxed: the bell hands it over.
+        while !self.stop.load(Ordering::Relaxed) {
             if let Err(failure) = self.pass() {
                 on_failure(failure);
                 return;
@@ -77,15 +77,15 @@ impl Janitor {
 
     /// Ends the thread at its next look.
     pub(crate) fn stop(&self) {
-        // Release: whatever made the caller stop us is seen by the thread.
-        self.stop.store(true, Ordering::Release);
+        // Relaxed: as in `run`.
+        self.stop.store(true, Ordering::Relaxed);
         self.ring.janitor_bell.ring();
     }
 
     /// Everything below `lsn` is applied elsewhere. It is released when space is needed.
     pub(crate) fn request(&self, lsn: Lsn) {
-        // Release: pairs with the acquire in `allowed`.
-        self.requested.fetch_max(lsn.get(), Ordering::Release);
+        // Relaxed: a number. What may be recycled is decided by `trimmed` and the pins.
+        self.requested.fetch_max(lsn.get(), Ordering::Relaxed);
         // Pairs with the fence in `step`: either we see that segments are short, or the janitor,
         // which is rung when one is sealed, sees the request.
         fence(Ordering::SeqCst);
@@ -96,7 +96,8 @@ impl Janitor {
 
     /// Someone has advanced `durable`.
     pub(crate) fn durable_advanced(&self) {
-        // Pairs with the fence in `step`: either we see that it waits, or it sees `durable`.
+        // Pairs with the fence in `release`: either we see that it waits, or it sees `durable`.
+        // The flusher's `nap` relies on this fence as well.
         fence(Ordering::SeqCst);
         if self.awaits_durable.load(Ordering::Relaxed) {
             self.ring.janitor_bell.ring();
@@ -127,8 +128,8 @@ impl Janitor {
 
     /// The highest checkpoint that was asked for.
     pub(crate) fn requested(&self) -> Lsn {
-        // Acquire: pairs with `request`.
-        Lsn::new(self.requested.load(Ordering::Acquire))
+        // Relaxed: as in `request`.
+        Lsn::new(self.requested.load(Ordering::Relaxed))
     }
 
     /// Persists a trim up to what was asked for, as far as it is allowed.
@@ -140,7 +141,7 @@ impl Janitor {
 
     /// Prepares segments until there are enough, or something is in the way.
     pub(crate) fn pass(&self) -> Result<(), SyncFailure> {
-        while !self.stop.load(Ordering::Acquire) && self.ring.failure().is_none() {
+        while !self.stop.load(Ordering::Relaxed) && self.ring.failure().is_none() {
             if self.step()? != Step::Prepared {
                 break;
             }

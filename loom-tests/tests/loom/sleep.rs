@@ -1,12 +1,11 @@
 //! Models of sleeping and waking: tail readers, the flusher, writers at a full ring. A lost wake-up
 //! is a deadlock, which loom reports.
-#![cfg(wal_loom)]
 
 use std::time::Duration;
 
+use crate::check;
 use kaelix_wal::model::Log;
 use kaelix_wal::{Durability, Options};
-use kaelix_wal_loom_tests::check;
 use loom::thread;
 
 const NEVER: Duration = Duration::from_secs(3600);

@@ -1,11 +1,7 @@
 //! Models of the ring: claim, commit, pad, rotate, publish, abort, freeze.
-//!
-//! The code under the models is the shipped code; payload bytes are watched by loom's cells, so a
-//! missing happens-before edge is reported as a data race.
-#![cfg(wal_loom)]
 
+use crate::check;
 use kaelix_wal::model::Log;
-use kaelix_wal_loom_tests::check;
 use loom::thread;
 
 /// Two writers, one publisher: nobody overlaps, and whatever is published is whole.

@@ -1,11 +1,10 @@
 //! Models of durability: group commit, two syncers, what `durable` promises, poisoning, the close.
-#![cfg(wal_loom)]
 
 use std::time::Duration;
 
+use crate::check;
 use kaelix_wal::model::Log;
 use kaelix_wal::{ReadError, WaitError};
-use kaelix_wal_loom_tests::check;
 use loom::thread;
 
 /// Two waiters share syncs; neither sleeps for ever, and neither returns too early.
@@ -64,23 +63,28 @@ fn two_syncers_move_one_watermark() {
     });
 }
 
-/// Whoever sees `durable` may use everything below without looking at a commit word, and it has
-/// been on the disk.
+/// Whoever sees `durable` may use everything below without looking at a commit word, whoever
+/// committed it and whoever synced it; and it has been on the disk.
 #[test]
 fn what_is_durable_is_on_the_disk_for_whoever_sees_it() {
     check(3, || {
         let log = Log::new(2, 1, 1024);
         let start = log.durable();
-        let waiter = {
+        let writer = {
             let log = log.clone();
-            thread::spawn(move || append_durable(&log, b"one"))
+            thread::spawn(move || log.append_once(b"one"))
+        };
+        let syncer = {
+            let log = log.clone();
+            thread::spawn(move || log.sync_published())
         };
         let durable = log.durable();
         if durable > start {
             assert!(log.is_synced(start));
             assert_eq!(log.image(start, durable), [b"one"]);
         }
-        waiter.join().expect("no panic");
+        writer.join().expect("no panic");
+        syncer.join().expect("no panic");
     });
 }
 
@@ -138,6 +142,27 @@ fn a_close_ends_the_threads() {
         log.append_once(b"kept").expect("there is room");
         log.close().expect("the disk takes it");
         assert_eq!(log.contents(), [b"kept"]);
+    });
+}
+
+/// A record that is claimed before the close, and committed during it, is shown before the end.
+#[test]
+fn a_reader_sees_what_is_committed_during_the_close() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let writer = {
+            let log = log.clone();
+            thread::spawn(move || log.append_once(b"last"))
+        };
+        let closer = {
+            let log = log.clone();
+            thread::spawn(move || log.finish_if_published())
+        };
+        let mut tail = log.follow();
+        let outcome = tail.next(Duration::ZERO).map(|record| record.is_some());
+        closer.join().expect("no panic");
+        let appended = writer.join().expect("no panic");
+        assert!(outcome.is_ok() || appended.is_none(), "the end comes after the last record");
     });
 }
 

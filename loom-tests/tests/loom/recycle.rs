@@ -1,9 +1,8 @@
 //! Models of recycling: zeroing, pins, walks, the janitor and what it sleeps for.
-#![cfg(wal_loom)]
 
+use crate::check;
 use kaelix_wal::model::Log;
 use kaelix_wal::{Durability, Lsn, Options, Position};
-use kaelix_wal_loom_tests::check;
 use loom::thread;
 
 /// Bytes of a whole segment's records.

@@ -1,0 +1,161 @@
+//! Larger configurations than loom can exhaust, under random schedules.
+//!
+//! Shuttle knows no weak memory: it interleaves, and treats every atomic as sequentially
+//! consistent. It finds wrong interleavings, accesses that nothing orders, and lost wake-ups, in
+//! runs of several laps with all the log's threads. A failing seed is printed;
+//! `SHUTTLE_RANDOM_SEED=<seed> KAELIX_SHUTTLE_ITERATIONS=1` replays it.
+#![cfg(wal_shuttle)]
+
+use std::time::Duration;
+
+use kaelix_wal::model::Log;
+use kaelix_wal::{CheckpointError, Durability, Options, Position, ReadError};
+use shuttle::scheduler::RandomScheduler;
+use shuttle::{Config, Runner, thread};
+
+/// Runs `model` under as many schedules as the environment says, or `share` by default.
+fn explore(share: usize, model: impl Fn() + Send + Sync + 'static) {
+    let iterations = match std::env::var("KAELIX_SHUTTLE_ITERATIONS") {
+        Ok(text) => text.parse().expect("KAELIX_SHUTTLE_ITERATIONS is a number"),
+        Err(_) => share,
+    };
+    let mut config = Config::new();
+    config.stack_size = 1 << 18;
+    config.silence_warnings = true;
+    config.max_steps = shuttle::MaxSteps::FailAfter(2_000_000);
+    Runner::new(RandomScheduler::new(iterations), config).run(model);
+}
+
+/// A record that says who wrote it and which of his it is, filled up to `len` bytes.
+fn record(writer: u8, number: u8, len: usize) -> Vec<u8> {
+    let mut record = vec![writer ^ number; len];
+    record[..2].copy_from_slice(&[writer, number]);
+    record
+}
+
+/// Starts a writer of `count` records, `len` bytes each, that wait for room.
+fn writer(log: &Log, writer: u8, count: u8, len: usize) -> thread::JoinHandle<()> {
+    let log = log.clone();
+    thread::spawn(move || {
+        for number in 0..count {
+            log.append(&record(writer, number, len)).expect("room is made");
+        }
+    })
+}
+
+/// Follows the log to its end, and checks that nothing is missing, doubled, altered or out of a
+/// writer's order. With `releases`, what was read is released.
+fn follow(log: &Log, writers: u8, count: u8, releases: bool) {
+    let mut tail = log.tail(Position::Oldest).expect("a pin is free");
+    let mut next = vec![0; usize::from(writers)];
+    loop {
+        match tail.next(Duration::from_secs(3600)) {
+            Ok(Some(found)) => {
+                let payload = found.payload();
+                let expected = next[usize::from(payload[0])];
+                assert_eq!(payload, record(payload[0], expected, payload.len()));
+                next[usize::from(payload[0])] += 1;
+                let end = found.next_lsn();
+                if releases {
+                    match log.checkpoint(end) {
+                        Ok(_) | Err(CheckpointError::Closed) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            Ok(None) => unreachable!("no time passes"),
+            Err(ReadError::Closed) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(next.iter().all(|number| *number == count), "{next:?} of {count} each");
+}
+
+/// Three writers, several laps, janitor, flusher, and a tail that releases what it has read.
+fn laps(durability: Durability) {
+    let log = Log::with_options(3, 1, 4032, Options::new().durability(durability));
+    log.start_threads();
+    let writers: Vec<_> = (0..3).map(|name| writer(&log, name, 4, 1900)).collect();
+    let tail = {
+        let log = log.clone();
+        thread::spawn(move || follow(&log, 3, 4, true))
+    };
+    for writer in writers {
+        writer.join().expect("no panic");
+    }
+    log.close().expect("the disk takes it");
+    tail.join().expect("no panic");
+    let now = log.look();
+    assert_eq!(now.durable, now.reserved);
+}
+
+#[test]
+fn laps_with_syncs_on_demand() {
+    explore(300, || laps(Durability::OnDemand));
+}
+
+#[test]
+fn laps_with_syncs_at_an_interval() {
+    explore(300, || laps(Durability::Interval(Duration::from_millis(5))));
+}
+
+#[test]
+fn laps_without_durability() {
+    explore(300, || laps(Durability::None));
+}
+
+/// Three writers that each wait for their records, a reader beside them.
+#[test]
+fn waiters_and_a_reader() {
+    explore(1000, || {
+        let log = Log::new(3, 1, 4032);
+        log.start_threads();
+        let writers: Vec<_> = (0..3)
+            .map(|name| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    for number in 0..3 {
+                        let lsn = log.append_durable(&record(name, number, 24));
+                        let lsn = lsn.expect("the disk takes it");
+                        assert!(log.durable() > lsn && log.is_synced(lsn));
+                    }
+                })
+            })
+            .collect();
+        let tail = {
+            let log = log.clone();
+            thread::spawn(move || follow(&log, 3, 3, false))
+        };
+        for writer in writers {
+            writer.join().expect("no panic");
+        }
+        log.close().expect("the disk takes it");
+        tail.join().expect("no panic");
+    });
+}
+
+/// A disk that fails under load ends every wait, and every writer.
+#[test]
+fn a_disk_that_fails_ends_everything() {
+    explore(1000, || {
+        let log = Log::new(3, 1, 4032);
+        log.start_threads();
+        let writers: Vec<_> = (0..3)
+            .map(|name| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    for number in 0..3 {
+                        if log.append_durable(&record(name, number, 1200)).is_err() {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        log.break_disk();
+        for writer in writers {
+            writer.join().expect("no panic");
+        }
+        let _ = log.close();
+    });
+}
