@@ -158,8 +158,18 @@ BREAKS = [
     (
         "follows without a second try to lead",
         "durability/mod.rs",
-        "        if try_lock(&self.flush).is_some() {",
-        "        if false {",
+        "        let free = try_lock(&self.flush);",
+        "        let free = None;",
+    ),
+    (
+        "takes the lead's lock for a look",
+        "durability/mod.rs",
+        "        let free = try_lock(&self.flush);\n",
+        """        if try_lock(&self.flush).is_some() {
+            return None;
+        }
+        let free = None;
+""",
     ),
     (
         "announces a tail's sleep before it has registered",

@@ -27,7 +27,7 @@ impl Durable {
             if self.stop.load(Ordering::Relaxed) || self.ring.failure().is_some() {
                 return;
             }
-            let quiet = || sync::now() - lock(&self.flush).last >= QUIET;
+            let quiet = || sync::now() - *lock(&self.last) >= QUIET;
             if self.pass().is_err() || (quiet() && self.prove_by_slot().is_err()) {
                 // The log is poisoned, and everyone has been told.
                 return;

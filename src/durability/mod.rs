@@ -9,7 +9,7 @@
 //!    may have marked the pages clean.
 //! 4. No wake-up is lost: a waiter announces itself, *then* looks at `durable` and tries the lock
 //!    again, then sleeps; a leader lets go of the lock, *then* wakes those whom its sync served,
-//!    and one more to lead the next.
+//!    and one more to lead the next. Nobody takes the lock without handing it over like this.
 //! 5. After a sync its leader leaves evidence, a record of 16 bytes, and in a segment that is now
 //!    durable to its end a footer. Neither by itself causes a sync.
 
@@ -51,6 +51,8 @@ pub(crate) struct Durable {
     janitor: Arc<Janitor>,
     options: Options,
     flush: Mutex<Flush>,
+    /// When the last sync ended. Not under `flush`: who takes that, leads.
+    last: Mutex<Instant>,
     waiters: WaitList,
     /// Where the newest evidence record ends.
     evidence_end: Atomic<Lsn>,
@@ -61,7 +63,6 @@ pub(crate) struct Durable {
 
 struct Flush {
     syncer: Syncer,
-    last: Instant,
     /// The page of the newest footer, if it has not been synced.
     footer: Option<Range<u64>>,
 }
@@ -79,7 +80,8 @@ impl Durable {
             slots,
             janitor,
             options,
-            flush: Mutex::new(Flush { syncer, last: sync::now(), footer: None }),
+            flush: Mutex::new(Flush { syncer, footer: None }),
+            last: Mutex::new(sync::now()),
             waiters: WaitList::new(),
             evidence_end: Atomic::new(Lsn::ZERO),
             flusher_idle: AtomicBool::new(false),
@@ -103,13 +105,10 @@ impl Durable {
             if let Some(failure) = self.ring.failure() {
                 return Err(WaitError::Poisoned(failure));
             }
-            let led = match try_lock(&self.flush) {
+            let led = match try_lock(&self.flush).or_else(|| self.follow(goal, deadline)) {
                 Some(flush) => Some(self.lead(flush)?),
                 None => None,
             };
-            if led.is_none() {
-                self.follow(goal, deadline);
-            }
             if self.ring.durable() >= goal {
                 return Ok(());
             }
@@ -146,18 +145,19 @@ impl Durable {
         self.ring.tail_readers.wake_all();
     }
 
-    /// Rule 4, the follower's half.
-    fn follow(&self, goal: Lsn, deadline: Option<Instant>) {
+    /// Rule 4, the follower's half. Returns the lock if it was free in the meantime: who has held it,
+    /// even for a look, must lead, since another may have found it taken and gone to sleep.
+    fn follow(&self, goal: Lsn, deadline: Option<Instant>) -> Option<MutexGuard<'_, Flush>> {
         let until = deadline.unwrap_or_else(|| sync::now() + self.options.hole_age_max);
         let waiter = self.waiters.register(goal.get());
         if self.ring.durable() >= goal || self.ring.failure().is_some() {
-            return;
+            return None;
         }
-        if try_lock(&self.flush).is_some() {
-            // Free in the meantime: the next round leads.
-            return;
+        let free = try_lock(&self.flush);
+        if free.is_none() {
+            waiter.park_until(until);
         }
-        waiter.park_until(until);
+        free
     }
 
     /// Ends a wait that has lasted too long, with the reason.
@@ -244,11 +244,12 @@ impl Durable {
             self.persist(flush, range)?;
         }
         self.ring.advance_durable(durable, next);
-        flush.last = sync::now();
+        let end = sync::now();
+        *lock(&self.last) = end;
         let counters = &self.ring.counters;
         count(&counters.syncs, 1);
         count(&counters.sync_bytes, bytes);
-        count(&counters.sync_nanos, (flush.last - start).as_nanos() as u64);
+        count(&counters.sync_nanos, (end - start).as_nanos() as u64);
         Ok((next, footer))
     }
 
@@ -260,10 +261,13 @@ impl Durable {
     /// Syncs the newest footer, which nothing that follows is going to take along.
     pub(crate) fn sync_footer(&self) -> Result<(), SyncFailure> {
         let mut flush = lock(&self.flush);
-        match flush.footer.take() {
+        let result = match flush.footer.take() {
             Some(page) => self.persist(&mut flush, page),
             None => Ok(()),
-        }
+        };
+        drop(flush);
+        self.hand_over();
+        result
     }
 
     /// The end of the last segment that is published whole.

@@ -61,12 +61,12 @@ fn tally(ring: &Ring, sequence: u32) -> Option<Contents> {
     let mut offset = FIRST_RECORD;
     while offset < end {
         let (word, tag) = words.header(offset);
-        // Acquire: as in `publish`; in fact all of it has been published before.
-        let word = CommitWord::from_bits(word.load(Ordering::Acquire));
+        // Relaxed: all of it was published before, and acquired with that.
+        let word = CommitWord::from_bits(word.load(Ordering::Relaxed));
         let WordState::Committed(len) = word.state(end - offset) else {
             return None;
         };
-        // Relaxed: ordered by the commit word.
+        // Relaxed: as the commit word.
         let tag = Tag::from_bits(tag.load(Ordering::Relaxed));
         tally.add(geometry.lsn(sequence, offset), word, tag);
         offset += aligned_len(len);

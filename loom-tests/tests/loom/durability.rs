@@ -44,6 +44,27 @@ fn append_durable(log: &Log, payload: &[u8]) {
     assert!(log.is_synced(lsn));
 }
 
+/// A waiter looks whether it may lead, and finds itself served: another waiter may have found the
+/// lock taken just then, and must not sleep for ever.
+#[test]
+fn who_looks_for_the_lead_and_is_served_leaves_no_sleeper() {
+    check(2, || {
+        let log = Log::new(2, 1, 1024);
+        let lsn = log.append_once(b"old").expect("there is room");
+        let served = {
+            let log = log.clone();
+            thread::spawn(move || log.wait_durable(lsn).expect("the sync succeeds"))
+        };
+        let late = {
+            let log = log.clone();
+            thread::spawn(move || append_durable(&log, b"new"))
+        };
+        log.sync_published();
+        served.join().expect("no panic");
+        late.join().expect("no panic");
+    });
+}
+
 /// A waiter and someone who syncs everything, across a segment's end: two syncs are in flight, and
 /// `durable` moves over what each has synced.
 #[test]
