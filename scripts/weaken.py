@@ -141,10 +141,10 @@ BREAKS = [
     (
         "moves durable before the sync returns",
         "durability/mod.rs",
-        "        for range in geometry.file_ranges(from, next) {",
+        "        for range in with_footer(",
         """        self.ring.advance_durable(durable, next);
         let durable = next;
-        for range in geometry.file_ranges(from, next) {""",
+        for range in with_footer(""",
     ),
     (
         "does not hand over the lead",

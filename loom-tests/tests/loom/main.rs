@@ -10,6 +10,23 @@ mod recycle;
 mod ring;
 mod sleep;
 
+use kaelix_wal::model::Log;
+use loom::thread::{self, JoinHandle};
+
+/// Starts a thread of a model.
+fn run(log: &Log, body: impl FnOnce(&Log) + 'static) -> JoinHandle<()> {
+    let log = log.clone();
+    thread::spawn(move || body(&log))
+}
+
+/// Waits for threads. Loom begins with running each to its end, in this order: where they are in
+/// the order in which they build on each other, no switch is spent on getting there.
+fn in_turn(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
 /// Explores all executions with at most `preemptions` involuntary switches.
 fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
