@@ -19,8 +19,10 @@ cargo fmt --version >/dev/null 2>&1 || die "rustfmt is missing: rustup component
 cargo clippy --version >/dev/null 2>&1 || die "clippy is missing: rustup component add clippy"
 
 step cargo fmt --all --check
+step cargo fmt --manifest-path fuzz/Cargo.toml --check
 step cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 step cargo test --workspace --all-features --locked
+step cargo test --manifest-path fuzz/Cargo.toml --no-default-features --locked
 step bash scripts/msrv.sh
 printf '\nAll checks passed.\n'

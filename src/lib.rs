@@ -8,6 +8,9 @@ mod checksum;
 mod durability;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod geometry;
 pub mod inspect;
 mod layout;

@@ -239,8 +239,11 @@ impl Cursor {
         if at >= self.proven.max(checkpoint.durable) {
             return Ok(false);
         }
-        // It may have been committed, and made durable, after we looked.
-        if let Evidence::Valid { .. } = self.examine(at)? {
+        // It may have been committed, and made durable, after we looked. It is of an epoch that has
+        // begun: a slot says so before the first record of it is written.
+        if let Evidence::Valid { epoch, .. } = self.examine(at)?
+            && epoch <= self.checkpoint.epoch
+        {
             return Ok(true);
         }
         Err(ReadError::Damaged {

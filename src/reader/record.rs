@@ -68,8 +68,9 @@ pub(crate) fn locate(ring: &Ring, pin: &Pin<'_>, at: Lsn, epoch: u64) -> Option<
     };
     // Relaxed: ordered by the commit word.
     let tag = Tag::from_bits(ring.region().word(file_offset + 8).load(Ordering::Relaxed));
-    // A segment holds fewer epochs than the low 16 bits can tell apart.
-    let epoch = epoch + u64::from(tag.epoch_low().wrapping_sub(epoch as u16));
+    // A segment holds fewer epochs than the low 16 bits can tell apart. Where no record starts, the
+    // sum may pass the last epoch: then it is one that no checksum is of.
+    let epoch = epoch.wrapping_add(u64::from(tag.epoch_low().wrapping_sub(epoch as u16)));
     let seed = ring.seed(epoch);
     let payload =
         if tag.kind() == Some(RecordKind::Pad) { &[] } else { payload(ring, pin, at, record_len) };

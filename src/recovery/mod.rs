@@ -18,6 +18,7 @@ pub(crate) mod scan;
 pub(crate) mod window;
 
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::error::{Corruption, FileError, OpenError};
 use crate::files::{RingFile, file_error};
@@ -62,27 +63,31 @@ impl From<std::io::Error> for Refusal {
 /// Reads and verifies superblock, length and checkpoint slots of an open ring file.
 pub(crate) fn read_head(ring: &RingFile) -> Result<Head, OpenError> {
     let read: ReadAt<'_> = Box::new(|offset, bytes| ring.file.read_exact_at(bytes, offset));
+    verify_head(&read, ring.len, &ring.path)
+}
+
+/// As [`read_head`], of `len` bytes at `path` that are read by `read`.
+pub(crate) fn verify_head(read: &ReadAt<'_>, len: u64, path: &Path) -> Result<Head, OpenError> {
     let mut page = vec![0; PAGE_SIZE as usize];
-    if ring.len < 3 * PAGE_SIZE {
+    if len < 3 * PAGE_SIZE {
         return Err(OpenError::NotALog {
-            path: ring.path.clone(),
+            path: path.to_owned(),
             reason: "the file is shorter than a superblock and two checkpoint slots",
         });
     }
-    read(0, &mut page).map_err(file_error("read", &ring.path))?;
-    let superblock = Superblock::verify(&page).map_err(|fault| superblock_error(ring, fault))?;
+    read(0, &mut page).map_err(file_error("read", path))?;
+    let superblock = Superblock::verify(&page).map_err(|fault| superblock_error(path, fault))?;
     let expected = superblock.geometry.file_len();
-    if ring.len != expected {
-        let path = ring.path.clone();
-        return Err(OpenError::Length { path, found: ring.len, expected });
+    if len != expected {
+        return Err(OpenError::Length { path: path.to_owned(), found: len, expected });
     }
-    read_checkpoint(&read, &superblock)
-        .map_err(|source| file_error("read", &ring.path)(source))?
-        .ok_or_else(|| OpenError::NoCheckpoint(ring.path.clone()))
+    read_checkpoint(read, &superblock)
+        .map_err(|source| file_error("read", path)(source))?
+        .ok_or_else(|| OpenError::NoCheckpoint(path.to_owned()))
 }
 
-fn superblock_error(ring: &RingFile, fault: SuperblockFault) -> OpenError {
-    let path = ring.path.clone();
+fn superblock_error(path: &Path, fault: SuperblockFault) -> OpenError {
+    let path = path.to_owned();
     match fault {
         SuperblockFault::NotALog(reason) => OpenError::NotALog { path, reason },
         SuperblockFault::Version(found) => {
@@ -119,9 +124,11 @@ fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool 
             && offset >= 64
             && offset <= geometry.record_end()
     };
-    let positions = [checkpoint.trimmed, checkpoint.durable, checkpoint.epoch_start];
-    let within_a_lap = checkpoint.durable <= checkpoint.trimmed + geometry.capacity();
-    positions.into_iter().all(possible) && within_a_lap && checkpoint.epoch < u64::MAX
+    let Checkpoint { trimmed, durable, epoch_start, epoch, .. } = *checkpoint;
+    // In this order: only possible positions can be added to.
+    [trimmed, durable, epoch_start].into_iter().all(possible)
+        && durable <= trimmed + geometry.capacity()
+        && epoch < u64::MAX
 }
 
 /// What a ring starts from.
@@ -148,7 +155,7 @@ pub(crate) fn recover(
 }
 
 /// Names the file in a refusal.
-pub(crate) fn refusal_error(path: &std::path::Path, refusal: Refusal) -> OpenError {
+pub(crate) fn refusal_error(path: &Path, refusal: Refusal) -> OpenError {
     let path = path.to_owned();
     match refusal {
         Refusal::Corrupt(damage) => OpenError::Corrupt { path, damage },

@@ -154,15 +154,17 @@ impl<'a> Window<'a> {
             rule.epoch
         } else if tag.is_control(CONTROL_EPOCH) {
             let payload = &self.bytes(at, body, limit)?[RECORD_HEADER_LEN..];
-            match payload.first_chunk() {
-                Some(full) => u64::from_le_bytes(*full),
-                None => return Ok(Evidence::BadCrc),
+            match payload.first_chunk().map(|full| u64::from_le_bytes(*full)) {
+                Some(full) if full as u16 == tag.epoch_low() => full,
+                _ => return Ok(Evidence::BadCrc),
             }
-        } else if rule.first && rule.epoch + ahead <= rule.newest {
-            rule.epoch + ahead
+        } else if let Some(later) = rule.epoch.checked_add(ahead).filter(|_| rule.first)
+            && later <= rule.newest
+        {
+            later
         } else {
             // Only an earlier epoch's record could be genuine.
-            let earlier = (rule.epoch + ahead).checked_sub(0x1_0000);
+            let earlier = rule.epoch.checked_sub(0x1_0000 - ahead);
             let genuine = match earlier {
                 Some(epoch) => {
                     self.matches(lsn, at, body, limit, (word, tag, record_len), epoch)?

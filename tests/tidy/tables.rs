@@ -25,6 +25,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("inspect", 8),
     ("model", 8),
     ("simulation", 8),
+    ("fuzzing", 9),
 ];
 
 /// Imports allowed on one floor, as (from, to). `to` stands above `from` in [`FLOORS`], so that the

@@ -1,0 +1,2 @@
+//! Soon.
+pub fn run(_data: &[u8]) {}
