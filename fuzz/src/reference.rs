@@ -263,7 +263,7 @@ impl Head {
     pub fn walk(&self, image: &[u8], heeds_clean: bool) -> Walk {
         let start = self.normalize(self.slot.trimmed);
         let mut durable = self.normalize(self.slot.durable);
-        let is_over = |at: u64, durable| heeds_clean && self.slot.clean && at >= durable;
+        let mut clean = heeds_clean && self.slot.clean;
         let mut walk = Walk { records: Vec::new(), end: start, disagrees: None };
         let (mut epoch, mut first) = (0, true);
         for sequence in
@@ -271,10 +271,14 @@ impl Head {
         {
             let base = sequence * self.segment_size;
             let at = self.normalize(walk.end);
-            if is_over(at, durable) && at != start {
-                return walk;
+            let header = self.header_epoch(image, at);
+            if clean && at >= durable && at != start {
+                clean = header.is_none_or(|own| own <= self.slot.epoch);
+                if clean {
+                    return walk;
+                }
             }
-            match self.header_epoch(image, at) {
+            match header {
                 Some(own) if own >= epoch && !self.is_leftover(base + FIRST_RECORD, own) => {
                     epoch = own;
                 }
@@ -288,12 +292,16 @@ impl Head {
             let so_far = walk.records.len();
             walk.end = at;
             while walk.end < base + self.record_end() {
-                if is_over(walk.end, durable) {
-                    return walk;
+                let found = self.record_after(image, walk.end, epoch, first);
+                if clean && walk.end >= durable {
+                    // Opened since, by an epoch whose slot is lost?
+                    let newest = found.as_ref().map_or(epoch, |found| found.epoch).max(epoch);
+                    clean = newest <= self.slot.epoch;
+                    if clean {
+                        return walk;
+                    }
                 }
-                let Some(found) = self.record_after(image, walk.end, epoch, first) else {
-                    return walk;
-                };
+                let Some(found) = found else { return walk };
                 first = false;
                 epoch = found.epoch;
                 walk.end = found.end;

@@ -177,7 +177,7 @@ fn write_pad(region: &Region, head: &Head, hole: Hole) {
 fn report(head: &Head, plan: &Plan, epoch: u64, end: Lsn, start: Instant) -> RecoveryReport {
     let outcome = if head.checkpoint.epoch == 0 {
         RecoveryOutcome::New
-    } else if head.checkpoint.clean {
+    } else if plan.clean {
         RecoveryOutcome::Clean
     } else if plan.same_boot {
         RecoveryOutcome::ProcessDied

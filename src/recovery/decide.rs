@@ -98,17 +98,17 @@ pub(crate) fn decide_segment(state: SegmentState, at: Circumstances) -> Row {
     use SegmentState::{EpochBackwards, Expected, Garbage, Newer, Older, Zero};
     match (state, at.below_proven, at.more_beyond) {
         (Expected, _, _) => ("the next segment", Accept),
+        // It was released by a slot that is not there any more, or it would not have been recycled.
+        (Newer, _, _) => ("a segment of a later lap than the newest checkpoint slot", Corrupt),
 
         (EpochBackwards, true, _) => ("an older epoch's segment where a durable one was", Corrupt),
         (Older, true, _) => ("a segment of an earlier lap where a durable one was", Corrupt),
-        (Newer, true, _) => ("a segment of a later lap where a durable one was", Corrupt),
         (Zero, true, _) => ("no segment header where a durable segment was", Corrupt),
         (Garbage, true, _) => ("a damaged segment header in front of durable records", Corrupt),
 
         (EpochBackwards, false, _) => ("a segment prepared before an earlier cut", End),
         (Older, false, false) => ("a segment not yet used again", End),
         (Zero, false, false) => ("a segment not yet prepared", End),
-        (Newer, false, _) => ("a segment of a later lap, never acknowledged", Cut),
         (Older, false, true) => ("a segment whose header never reached the disk", Cut),
         (Zero, false, true) => ("a segment whose new header never reached the disk", Cut),
         (Garbage, false, _) => ("a torn segment header", Cut),
@@ -185,7 +185,8 @@ mod tests {
                 let (label, decision) = decide_segment(state, at);
                 let expected = state == SegmentState::Expected;
                 assert_eq!(decision == Decision::Accept, expected, "{label}");
-                assert_eq!(decision == Decision::Corrupt, !expected && at.below_proven, "{label}");
+                let lost = !expected && (at.below_proven || state == SegmentState::Newer);
+                assert_eq!(decision == Decision::Corrupt, lost, "{label}");
                 assert_ne!(decision, Decision::Pad, "{label}");
             }
         }
@@ -214,7 +215,7 @@ mod tests {
             let row = rows.entry(label).or_insert_with(|| (decision, state.clone()));
             assert_eq!(*row, (decision, state), "{label}");
         }
-        assert_eq!(rows.len(), 15 + 13 + 3);
+        assert_eq!(rows.len(), 15 + 12 + 3);
     }
 
     /// `docs/design.md` has each row's label, with its decision, and no row more.

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) epoch_max: u64,
     pub(crate) proven: Lsn,
     pub(crate) same_boot: bool,
+    /// It was closed in order, and not opened since.
+    pub(crate) clean: bool,
     pub(crate) records: u64,
     pub(crate) payload_bytes: u64,
     pub(crate) beyond: Beyond,
@@ -60,7 +62,6 @@ struct Walk<'a> {
     geometry: Geometry,
     rule: EpochRule,
     plan: Plan,
-    clean: bool,
     /// The footer of the segment that is walked.
     footer: Option<Footer>,
     /// What lies beyond the position last asked about.
@@ -87,20 +88,13 @@ pub(crate) fn survey(read: ReadAt<'_>, head: &Head, boot: Boot) -> Result<Plan, 
         epoch_max: checkpoint.epoch,
         proven: head.geometry.normalize(checkpoint.durable),
         same_boot: boot.same_as(&checkpoint.boot) && !checkpoint.poisoned,
+        clean: checkpoint.clean,
         records: 0,
         payload_bytes: 0,
         beyond: Beyond::default(),
     };
     let window = Window::new(read, head.geometry, head.log_id);
-    let mut walk = Walk {
-        window,
-        geometry: head.geometry,
-        rule,
-        plan,
-        clean: checkpoint.clean,
-        footer: None,
-        beyond: None,
-    };
+    let mut walk = Walk { window, geometry: head.geometry, rule, plan, footer: None, beyond: None };
     walk.run(start)?;
     Ok(walk.plan)
 }
@@ -116,7 +110,7 @@ impl Walk<'_> {
                 self.plan.end_reason = "the end of a full ring";
                 return Ok(());
             }
-            if at != start && self.ends_cleanly(at) {
+            if at != start && self.ends_cleanly(at)? {
                 return Ok(());
             }
             if !self.enter_segment(sequence, at)? {
@@ -134,13 +128,27 @@ impl Walk<'_> {
         }
     }
 
-    /// A log that was closed in order ends at its `durable`; what stands there is of no interest.
-    fn ends_cleanly(&mut self, at: Lsn) -> bool {
-        let ends = self.clean && at >= self.plan.proven;
-        if ends {
+    /// A log that was closed in order ends at its `durable`; what stands there is of no interest,
+    /// unless it is of a later epoch: then the slot with the clean mark is not the newest one that
+    /// was written, but the newest that is left.
+    fn ends_cleanly(&mut self, at: Lsn) -> Result<bool, Refusal> {
+        if !self.plan.clean || at < self.plan.proven {
+            return Ok(false);
+        }
+        let (sequence, offset) = self.geometry.split(at);
+        let header = match self.window.segment_header(sequence)? {
+            SegmentHeaderEvidence::Expected(header) => header.epoch,
+            _ => 0,
+        };
+        let record = match self.window.examine(at, &self.rule)? {
+            Evidence::Valid { epoch, .. } if offset > FIRST_RECORD => epoch,
+            _ => 0,
+        };
+        self.plan.clean = header.max(record) <= self.rule.newest;
+        if self.plan.clean {
             self.plan.end_reason = "the end of a log that was closed in order";
         }
-        ends
+        Ok(self.plan.clean)
     }
 
     /// Judges the segment's header; false if the log ends before it.
@@ -193,7 +201,7 @@ impl Walk<'_> {
         let mut tally = Tally::new();
         while offset < self.geometry.record_end() {
             let at = self.geometry.lsn(sequence, offset);
-            if self.ends_cleanly(at) {
+            if self.ends_cleanly(at)? {
                 return Ok(false);
             }
             let len = match self.window.examine(at, &self.rule)? {
@@ -328,7 +336,9 @@ impl Walk<'_> {
             _ => {}
         }
         let mut beyond = Beyond::default();
-        let mut rule = self.rule;
+        // As at the start of a walk: what opened the epoch of the records beyond may be what is
+        // damaged here.
+        let mut rule = EpochRule { first: true, ..self.rule };
         let (sequence, offset) = self.geometry.split(at);
         self.look_at_footer(sequence, &rule, &mut beyond)?;
         // `at` itself does not verify as the next record, or its segment's header does not.

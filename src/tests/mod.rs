@@ -1,6 +1,7 @@
 //! Tests of the whole log on a simulated disk: what a crash leaves, and what recovery makes of it.
 
 mod crash;
+mod damage;
 mod footers;
 mod orders;
 mod races;

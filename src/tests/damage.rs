@@ -1,0 +1,96 @@
+//! One damaged place, far from the records that it would hide: they are returned, or the log is
+//! refused. Each of these was found by a fuzzer.
+
+use super::{contents, head_of, kill, new_image, newest_checkpoint, open, tiny};
+use crate::layout::CHECKPOINT_SLOT_OFFSETS;
+use crate::region::Simulated;
+use crate::sync::Arc;
+use crate::{Durability, OnFull, OpenError, Options, RecoveryOutcome, Wal};
+
+/// A log without a flusher, so that no slot is written but by the test.
+fn open_manual(disk: &Arc<Simulated>, number: u8) -> Wal {
+    let options = Options::new().durability(Durability::None).on_full(OnFull::Fail);
+    open(disk, number, options).expect("it opens")
+}
+
+fn append_durable(wal: &Wal, payload: &[u8]) {
+    wal.append_durable(payload).expect("the disk takes it");
+}
+
+/// The image without the newest of its two slots.
+fn without_newest_slot(mut image: Vec<u8>) -> Vec<u8> {
+    let slot = CHECKPOINT_SLOT_OFFSETS[head_of(&image).slot] as usize;
+    image[slot + 40] ^= 1;
+    image
+}
+
+/// The record that opens an epoch names it for all that follow. Without it their evidence must
+/// still count.
+#[test]
+fn a_damaged_opening_of_an_epoch_hides_no_evidence() {
+    let disk = Simulated::new(new_image(tiny(4)));
+    let wal = open_manual(&disk, 1);
+    append_durable(&wal, b"of the first epoch");
+    kill(wal);
+    let disk = Simulated::new(disk.disk());
+    let wal = open_manual(&disk, 2);
+    append_durable(&wal, b"of the second");
+    append_durable(&wal, b"and after its evidence");
+    kill(wal);
+    let sound = disk.disk();
+    let opening = newest_checkpoint(&sound).epoch_start;
+    for byte in 0..24 {
+        let mut image = sound.clone();
+        image[tiny(4).file_offset(opening) as usize + byte] ^= 0x10;
+        match open(&Simulated::new(image), 3, Options::new()) {
+            Err(OpenError::Corrupt { damage, .. }) => assert_eq!(damage.lsn, opening),
+            other => panic!("damage at byte {byte} was not refused: {other:?}"),
+        }
+    }
+}
+
+/// A clean mark is worth nothing once the log has been opened again, even if the slot that says so
+/// is lost.
+#[test]
+fn a_clean_mark_from_before_a_lost_slot_hides_nothing() {
+    // Also where the next epoch begins in a segment of its own.
+    for fill in [40, 4096 - 64 - 32 - 16] {
+        let disk = Simulated::new(new_image(tiny(4)));
+        let wal = open_manual(&disk, 1);
+        append_durable(&wal, &vec![1; fill]);
+        wal.close().expect("it closes");
+        drop(wal);
+        let wal = open_manual(&disk, 2);
+        append_durable(&wal, &[2; 30]);
+        append_durable(&wal, &[3; 30]);
+        kill(wal);
+        let disk = Simulated::new(without_newest_slot(disk.disk()));
+        let wal = open(&disk, 3, Options::new()).expect("the other slot does");
+        assert_eq!(contents(&wal), [vec![1; fill], vec![2; 30], vec![3; 30]]);
+        assert_eq!(wal.recovery_report().outcome, RecoveryOutcome::PowerLost);
+    }
+}
+
+/// Where the ring has gone round since the slot that is left, nothing of the log can be found.
+#[test]
+fn a_ring_that_has_gone_round_since_the_slot_that_is_left_is_refused() {
+    let geometry = tiny(4);
+    let disk = Simulated::new(new_image(geometry));
+    let wal = open_manual(&disk, 1);
+    for lap in 0..2 {
+        // Records that fill their segments.
+        while wal.append(&vec![lap; geometry.payload_len_max()]).is_ok() {}
+        wal.sync().expect("the disk takes it");
+        if lap == 0 {
+            wal.checkpoint(wal.watermarks().published).expect("a boundary");
+            wal.sync_checkpoint().expect("the disk takes it");
+        }
+    }
+    kill(wal);
+    let image = without_newest_slot(disk.disk());
+    assert_eq!(newest_checkpoint(&image).trimmed, geometry.first_record(0));
+    match open(&Simulated::new(image), 2, Options::new()) {
+        Err(OpenError::Corrupt { damage, .. }) => assert_eq!(damage.lsn, geometry.first_record(0)),
+        other => panic!("a log without its slot was not refused: {other:?}"),
+    }
+}
