@@ -1,2 +1,306 @@
-//! Soon.
-pub fn run(_data: &[u8]) {}
+//! A sequence of operations with crashes in between, against an oracle: what was acknowledged as
+//! durable survives a power loss, what was committed survives a kill, in order and unaltered, and
+//! nothing else comes back.
+//!
+//! Input: the ring's size, the durability mode and the policy for a full ring; then operations of
+//! three bytes each, until the input ends.
+
+use std::time::Duration;
+
+use arbitrary::Unstructured;
+use kaelix_wal::fuzzing::{self, Machine};
+use kaelix_wal::{
+    AppendError, CheckpointError, Durability, Lsn, OnFull, Options, Position, ReadError, WaitError,
+    Wal,
+};
+
+use crate::image::{LOG_ID, Returned, contents};
+
+const OPERATIONS_MAX: usize = 80;
+/// Each of these is waited for in vain once or twice.
+const HOLES_MAX: u32 = 2;
+const WORD: usize = 8;
+const SECTOR: usize = 512;
+
+pub fn run(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    let mut log = Log::new(byte(&mut input), byte(&mut input));
+    for _ in 0..OPERATIONS_MAX {
+        if input.is_empty() {
+            break;
+        }
+        let operation = byte(&mut input);
+        let argument = input.arbitrary::<u16>().unwrap_or_default();
+        log.operate(operation, usize::from(argument), &mut input);
+    }
+    log.lose_power(&mut input);
+    log.kill();
+}
+
+fn byte(input: &mut Unstructured<'_>) -> u8 {
+    input.arbitrary().unwrap_or_default()
+}
+
+/// The log, and what must be in it.
+struct Log {
+    machine: Machine,
+    wal: Option<Wal>,
+    boot: u8,
+    options: Options,
+    /// What was committed, in order.
+    records: Vec<Returned>,
+    /// How many of them, from the first, are acknowledged as durable.
+    durable: usize,
+    number: u8,
+    /// Where reservations of this incarnation were forgotten: nothing behind is published.
+    holes: Vec<u64>,
+    /// A sync was told to fail.
+    faulty: bool,
+}
+
+impl Log {
+    fn new(size: u8, mode: u8) -> Log {
+        let geometry = fuzzing::tiny(2 + u64::from(size) % 4).expect("two segments or more");
+        let durability = match mode % 4 {
+            0 => Durability::OnDemand,
+            1 => Durability::Interval(Duration::from_micros(200)),
+            _ => Durability::None,
+        };
+        let on_full = if mode & 4 == 0 { OnFull::Overwrite } else { OnFull::Fail };
+        let options = Options::new().durability(durability).on_full(on_full);
+        let mut log = Log {
+            machine: Machine::new(fuzzing::new_image(geometry, LOG_ID)),
+            wal: None,
+            boot: 1,
+            options: options.hole_age_max(Duration::from_millis(20)),
+            records: Vec::new(),
+            durable: 0,
+            number: 0,
+            holes: Vec::new(),
+            faulty: false,
+        };
+        log.open(true);
+        log
+    }
+
+    fn wal(&self) -> &Wal {
+        self.wal.as_ref().expect("it is open between operations")
+    }
+
+    fn operate(&mut self, operation: u8, argument: usize, input: &mut Unstructured<'_>) {
+        match operation % 20 {
+            0 | 1 => self.sync(),
+            2 => self.checkpoint(argument),
+            3 => self.sync_checkpoint(),
+            4 => self.read(argument),
+            5 => self.kill(),
+            6 => self.lose_power(input),
+            7 => self.close(),
+            8 => {
+                let len = self.machine.disk().len();
+                self.machine.write_back(argument * 16 % len..len);
+            }
+            9 if argument.is_multiple_of(8) => {
+                self.machine.fail_sync(argument as u64 / 8 % 4);
+                self.faulty = true;
+            }
+            10 => self.reserve(argument % 4000, argument / 7),
+            11 | 12 => self.reserve(argument % 400, argument / 5),
+            13 => self.append(argument),
+            14 => self.append(argument % 4000),
+            _ => self.append(argument % 300),
+        }
+    }
+
+    fn payload(&mut self, len: usize) -> Vec<u8> {
+        self.number = self.number.wrapping_add(1);
+        (0..len).map(|at| self.number ^ (at * 7) as u8).collect()
+    }
+
+    fn append(&mut self, len: usize) {
+        let payload = self.payload(len);
+        match self.wal().append(&payload) {
+            Ok(lsn) => self.committed(lsn, payload),
+            Err(error) => self.refused(&error, len),
+        }
+    }
+
+    fn committed(&mut self, lsn: Lsn, payload: Vec<u8>) {
+        let last = self.records.last().map_or(0, |(lsn, _)| *lsn);
+        assert!(lsn.get() > last, "a record at {lsn}, behind one at {last}");
+        self.records.push((lsn.get(), payload));
+    }
+
+    fn refused(&self, error: &AppendError, len: usize) {
+        let is_right = match error {
+            AppendError::Full { .. } => true,
+            AppendError::TooLarge { max, .. } => len > *max,
+            AppendError::HeldBack { .. } => !self.holes.is_empty(),
+            AppendError::Poisoned(_) => self.faulty,
+            _ => false,
+        };
+        assert!(is_right, "{error}");
+    }
+
+    fn reserve(&mut self, len: usize, then: usize) {
+        let payload = self.payload(len);
+        let wal = self.wal.take().expect("it is open between operations");
+        match wal.try_reserve(len) {
+            Ok(mut reservation) => {
+                let lsn = reservation.lsn();
+                reservation.copy_from_slice(&payload);
+                match then % 4 {
+                    0 => drop(reservation),
+                    1 if (self.holes.len() as u32) < HOLES_MAX && !self.faulty => {
+                        self.holes.push(lsn.get());
+                        std::mem::forget(reservation);
+                    }
+                    2 => {
+                        let kept = then % (len + 1);
+                        assert_eq!(reservation.commit_len(kept), lsn);
+                        self.committed(lsn, payload[..kept].to_vec());
+                    }
+                    _ => {
+                        assert_eq!(reservation.commit(), lsn);
+                        self.committed(lsn, payload);
+                    }
+                }
+            }
+            Err(error) => self.refused(&error, len),
+        }
+        self.wal = Some(wal);
+    }
+
+    fn sync(&mut self) {
+        match self.wal().sync() {
+            Ok(durable) => {
+                assert!(self.holes.is_empty(), "durable to {durable}, with a hole before");
+                self.durable = self.records.len();
+            }
+            Err(WaitError::HeldBack { lsn, .. }) => {
+                assert_eq!(self.holes.first(), Some(&lsn.get()), "held back by nothing");
+                self.durable = self.durable.max(self.published());
+            }
+            Err(WaitError::Poisoned(_)) => assert!(self.faulty),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// How many records lie before the first hole.
+    fn published(&self) -> usize {
+        let hole = self.holes.first().copied().unwrap_or(u64::MAX);
+        self.records.partition_point(|(lsn, _)| *lsn < hole)
+    }
+
+    fn checkpoint(&mut self, argument: usize) {
+        let lsn = match self.records.get(argument % (self.records.len() + 1)) {
+            Some((lsn, _)) => Lsn::new(lsn + argument as u64 % 5 / 4 * 8),
+            None => self.wal().watermarks().published,
+        };
+        match self.wal().checkpoint(lsn) {
+            Ok(_) => {}
+            Err(CheckpointError::NotARecord { .. }) => assert!(lsn.get() % 16 != 0, "{lsn}"),
+            Err(CheckpointError::Beyond { .. }) => assert!(!self.holes.is_empty(), "{lsn}"),
+            Err(CheckpointError::Poisoned(_)) => assert!(self.faulty),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn sync_checkpoint(&mut self) {
+        match self.wal().sync_checkpoint() {
+            Ok(trimmed) => assert_eq!(trimmed, self.wal().watermarks().trimmed),
+            Err(error) => assert!(self.faulty, "{error}"),
+        }
+    }
+
+    fn read(&self, argument: usize) {
+        let wal = self.wal();
+        let all = contents(wal);
+        let published = &self.records[..self.published()];
+        assert!(published.ends_with(&all), "other records than were committed");
+        let first = published.len() - all.len();
+        let trimmed = wal.watermarks().trimmed.get();
+        assert!(published[..first].iter().all(|(lsn, _)| *lsn < trimmed), "retained, and gone");
+        if let Some((lsn, payload)) = self.records.get(argument % self.records.len().max(1)) {
+            match wal.get(Lsn::new(*lsn)) {
+                Ok(record) => assert!(record.payload() == payload),
+                Err(ReadError::Trimmed { oldest, .. }) => assert!(*lsn < oldest.get()),
+                Err(ReadError::NotYet { .. }) => assert!(!self.holes.is_empty()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        drop(wal.get(Lsn::new(argument as u64 * 16)));
+        let tail = wal.reader(Position::Newest).expect("the end can be read");
+        assert!(tail.position().get() >= published.last().map_or(0, |(lsn, _)| *lsn));
+    }
+
+    /// The process dies; the machine, and its page cache, live on.
+    fn kill(&mut self) {
+        self.end();
+        self.open(!self.faulty);
+    }
+
+    /// The medium holds old or new of each word, or of each sector, that no sync has covered.
+    fn lose_power(&mut self, input: &mut Unstructured<'_>) {
+        self.end();
+        let (mut disk, cache) = (self.machine.disk(), self.machine.cache());
+        let unit = if byte(input) & 1 == 0 { SECTOR } else { WORD };
+        let mut choice = input.arbitrary::<u64>().unwrap_or_default();
+        for (old, new) in disk.chunks_mut(unit).zip(cache.chunks(unit)) {
+            if old != new {
+                if choice & 1 != 0 {
+                    old.copy_from_slice(new);
+                }
+                choice = choice.rotate_right(1);
+            }
+        }
+        self.machine = Machine::new(disk);
+        self.boot += 1;
+        self.open(false);
+    }
+
+    fn close(&mut self) {
+        let closed = self.wal().close();
+        match &closed {
+            Ok(()) => {
+                assert!(self.holes.is_empty(), "closed over a hole");
+                self.durable = self.records.len();
+            }
+            Err(error) => assert!(self.faulty || !self.holes.is_empty(), "{error}"),
+        }
+        self.wal = None;
+        self.machine = Machine::new(self.machine.disk());
+        self.boot += 1;
+        self.open(closed.is_ok());
+    }
+
+    fn end(&mut self) {
+        fuzzing::kill(self.wal.take().expect("it is open between operations"));
+    }
+
+    /// Opens again; `all` that was committed must be there, or else what was durable.
+    fn open(&mut self, all: bool) {
+        let wal = match self.machine.open(self.boot, self.options) {
+            Ok(wal) => wal,
+            Err(error) => {
+                assert!(self.faulty, "{error}");
+                // The fault is spent: the next process comes to the same result.
+                self.machine.open(self.boot, self.options).expect("the disk works again")
+            }
+        };
+        let trimmed = wal.watermarks().trimmed.get();
+        let found = contents(&wal);
+        let retained = self.records.partition_point(|(lsn, _)| *lsn < trimmed);
+        let report = wal.recovery_report();
+        let want = &self.records[retained..];
+        assert!(want.starts_with(&found), "other records than were committed: {report}");
+        let kept = retained + found.len();
+        assert!(kept >= self.durable, "{kept} of {} durable records: {report}", self.durable);
+        assert!(!all || kept == self.records.len(), "a committed record is lost: {report}");
+        self.records.truncate(kept);
+        self.durable = kept;
+        self.holes.clear();
+        self.faulty = false;
+        self.wal = Some(wal);
+    }
+}

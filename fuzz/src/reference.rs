@@ -128,7 +128,9 @@ impl Head {
         Some(Head { slot, ..empty })
     }
 
-    fn slot(&self, image: &[u8], index: usize) -> Option<Slot> {
+    /// One of the two slots, if it is valid.
+    #[must_use]
+    pub fn slot(&self, image: &[u8], index: usize) -> Option<Slot> {
         let raw = image.get(SLOTS[index]..SLOTS[index] + SLOT_LEN)?;
         let is_right = raw.starts_with(b"KAELIXCP")
             && raw[48..64] == self.log_id
@@ -196,6 +198,17 @@ impl Head {
             && raw[24..40] == self.log_id
             && u32_at(raw, 60) == crc32fast::hash(&raw[..60]);
         is_right.then(|| u64_at(raw, 16))
+    }
+
+    /// Is what lies in front of the segment that `lsn` lies in neither nothing nor a header?
+    #[must_use]
+    pub fn has_garbage_header(&self, image: &[u8], lsn: u64) -> bool {
+        let at = self.file_offset(lsn - lsn % self.segment_size);
+        image.get(at..at + HEADER_LEN).is_some_and(|raw| {
+            let is_right =
+                raw[24..40] == self.log_id && u32_at(raw, 60) == crc32fast::hash(&raw[..60]);
+            u64_at(raw, 0) != 0 && !is_right
+        })
     }
 
     /// The footer of the segment that `lsn` lies in, if it counts behind records of `epoch`.

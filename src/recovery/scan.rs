@@ -55,6 +55,8 @@ pub(crate) struct Beyond {
     pub(crate) payload_bytes: u64,
     /// The highest position that evidence beyond says was durable.
     pub(crate) proven: Lsn,
+    /// The highest epoch of anything there: the next one must not be taken for it.
+    pub(crate) epoch: u64,
 }
 
 struct Walk<'a> {
@@ -64,7 +66,7 @@ struct Walk<'a> {
     plan: Plan,
     /// The footer of the segment that is walked.
     footer: Option<Footer>,
-    /// What lies beyond the position last asked about.
+    /// What verifies from the position on that was last asked about.
     beyond: Option<(Lsn, Beyond)>,
 }
 
@@ -174,13 +176,16 @@ impl Walk<'_> {
         };
         if state == SegmentState::Expected {
             self.plan.cut_segment_is_valid = true;
-            self.footer = self.window.footer(sequence, &self.rule)?;
+            let (rule, end) = (self.rule, self.end_of(sequence));
+            let footer = self.window.any_footer(sequence)?;
+            self.footer = footer.filter(|footer| rule.allows_footer(footer, end));
             if self.footer.is_some() {
-                self.plan.proven = self.plan.proven.max(self.end_of(sequence));
+                self.plan.proven = self.plan.proven.max(end);
             }
             return Ok(true);
         }
-        let circumstances = self.circumstances(at)?;
+        // Its first record may verify without it.
+        let circumstances = self.circumstances(at, at)?;
         let row = decide_segment(state, circumstances);
         if at == self.plan.cut {
             // The very first segment: there is nothing of the log to stand on.
@@ -269,7 +274,7 @@ impl Walk<'_> {
             Evidence::ImpossibleLength => RecordState::ImpossibleLength,
             Evidence::EpochBackwards => RecordState::EpochBackwards,
         };
-        let circumstances = self.circumstances(at)?;
+        let circumstances = self.circumstances(at, at + RECORD_ALIGN)?;
         let row = decide_record(state, circumstances);
         if row.1 != Decision::Pad {
             self.stop(at, row)?;
@@ -310,12 +315,16 @@ impl Walk<'_> {
             return Err(self.corruption(at, self.geometry.file_offset(at), label));
         }
         self.plan.end_reason = label;
-        self.plan.beyond = self.look_beyond(at)?;
+        if let Some((_, beyond)) = self.beyond {
+            self.plan.beyond = beyond;
+            self.plan.epoch_max = self.plan.epoch_max.max(beyond.epoch);
+        }
         Ok(())
     }
 
-    fn circumstances(&mut self, at: Lsn) -> Result<Circumstances, Refusal> {
-        let beyond = self.look_beyond(at)?;
+    /// Those of a decision at `at`, where nothing before `from` is to be believed.
+    fn circumstances(&mut self, at: Lsn, from: Lsn) -> Result<Circumstances, Refusal> {
+        let beyond = self.look_beyond(from)?;
         self.plan.proven = self.plan.proven.max(beyond.proven);
         Ok(Circumstances {
             below_proven: at < self.plan.proven,
@@ -324,25 +333,23 @@ impl Walk<'_> {
         })
     }
 
-    /// Looks for anything that verifies beyond `at`, in this segment by 16-byte steps and in the
+    /// Looks for anything that verifies from `from` on, in this segment by 16-byte steps and in the
     /// segments that follow.
-    fn look_beyond(&mut self, at: Lsn) -> Result<Beyond, Refusal> {
-        match self.beyond {
-            Some((asked, beyond)) if asked == at => return Ok(beyond),
-            // Holes in a row: what was the first beyond one is still ahead of the next.
-            Some((asked, beyond)) if asked < at && beyond.first.is_some_and(|lsn| lsn > at) => {
-                return Ok(beyond);
-            }
-            _ => {}
+    fn look_beyond(&mut self, from: Lsn) -> Result<Beyond, Refusal> {
+        // Holes in a row: what was the first beyond one is still ahead of the next.
+        if let Some((asked, beyond)) = self.beyond
+            && asked <= from
+            && beyond.first.is_some_and(|lsn| lsn >= from)
+        {
+            return Ok(beyond);
         }
         let mut beyond = Beyond::default();
         // As at the start of a walk: what opened the epoch of the records beyond may be what is
         // damaged here.
         let mut rule = EpochRule { first: true, ..self.rule };
-        let (sequence, offset) = self.geometry.split(at);
+        let (sequence, offset) = self.geometry.split(from);
         self.look_at_footer(sequence, &rule, &mut beyond)?;
-        // `at` itself does not verify as the next record, or its segment's header does not.
-        self.search(sequence, offset + RECORD_ALIGN as u32, &mut rule, &mut beyond)?;
+        self.search(sequence, offset, &mut rule, &mut beyond)?;
         let mut next = sequence;
         for _ in 1..self.geometry.segments() {
             let Some(following) = next.checked_add(1) else {
@@ -350,15 +357,21 @@ impl Walk<'_> {
             };
             next = following;
             self.look_at_footer(next, &rule, &mut beyond)?;
-            if let SegmentHeaderEvidence::Expected(header) = self.window.segment_header(next)? {
-                if header.epoch < rule.epoch {
-                    break;
+            match self.window.segment_header(next)? {
+                SegmentHeaderEvidence::Expected(header) => {
+                    beyond.epoch = beyond.epoch.max(header.epoch);
+                    if header.epoch < rule.epoch {
+                        break;
+                    }
+                    rule.epoch = header.epoch;
                 }
-                rule.epoch = header.epoch;
-                self.search(next, FIRST_RECORD, &mut rule, &mut beyond)?;
+                // Records need no header to verify.
+                SegmentHeaderEvidence::Garbage => {}
+                _ => continue,
             }
+            self.search(next, FIRST_RECORD, &mut rule, &mut beyond)?;
         }
-        self.beyond = Some((at, beyond));
+        self.beyond = Some((from, beyond));
         Ok(beyond)
     }
 
@@ -369,8 +382,11 @@ impl Walk<'_> {
         rule: &EpochRule,
         beyond: &mut Beyond,
     ) -> Result<(), Refusal> {
-        if self.window.footer(sequence, rule)?.is_some() {
-            beyond.proven = beyond.proven.max(self.end_of(sequence));
+        if let Some(footer) = self.window.any_footer(sequence)? {
+            beyond.epoch = beyond.epoch.max(footer.epoch);
+            if rule.allows_footer(&footer, self.end_of(sequence)) {
+                beyond.proven = beyond.proven.max(self.end_of(sequence));
+            }
         }
         Ok(())
     }
@@ -390,6 +406,7 @@ impl Walk<'_> {
                 continue;
             };
             rule.epoch = epoch;
+            beyond.epoch = beyond.epoch.max(epoch);
             beyond.first.get_or_insert(at);
             offset += aligned_len(record_len);
             beyond.end = self.geometry.lsn(sequence, offset);

@@ -43,6 +43,15 @@ pub(crate) struct EpochRule {
     pub(crate) newest_start: Lsn,
 }
 
+impl EpochRule {
+    /// Does the footer of a segment that ends at `end` count? It is not older than the records
+    /// before it, and beyond the start of the newest epoch it is of that epoch.
+    pub(crate) fn allows_footer(&self, footer: &Footer, end: Lsn) -> bool {
+        let oldest = if end > self.newest_start { self.newest } else { self.epoch };
+        (oldest..=self.newest).contains(&footer.epoch)
+    }
+}
+
 /// Reads and verifies records.
 pub(crate) struct Window<'a> {
     read: ReadAt<'a>,
@@ -101,20 +110,12 @@ impl<'a> Window<'a> {
         Ok(SegmentHeader::verify(bytes, &log_id, sequence, base))
     }
 
-    /// The footer of segment `sequence`, if one is there that the rule allows: not older than the
-    /// records before it, and beyond the start of the newest epoch of that epoch.
-    pub(crate) fn footer(
-        &self,
-        sequence: u32,
-        rule: &EpochRule,
-    ) -> std::io::Result<Option<Footer>> {
+    /// The footer of segment `sequence`, if there is one. Whether it counts, an [`EpochRule`] says.
+    pub(crate) fn any_footer(&self, sequence: u32) -> std::io::Result<Option<Footer>> {
         let mut bytes = [0; FOOTER_LEN];
         // Not through the piece: it would push out the records that are walked.
         (self.read)(self.geometry.footer_offset(sequence), &mut bytes)?;
-        let end = self.geometry.lsn(sequence, self.geometry.record_end());
-        let oldest = if end > rule.newest_start { rule.newest } else { rule.epoch };
-        let footer = Footer::verify(&bytes, &self.log_id, self.geometry.lsn(sequence, 0));
-        Ok(footer.filter(|footer| (oldest..=rule.newest).contains(&footer.epoch)))
+        Ok(Footer::verify(&bytes, &self.log_id, self.geometry.lsn(sequence, 0)))
     }
 
     /// What lies at `lsn`, a record position.
