@@ -33,7 +33,7 @@ sources=("${sources[@]/#/$PWD/}")
 of=(--instr-profile "$profiles/all" "$test" --sources "${sources[@]}")
 printf '\n%-28s %8s %8s %9s\n' file regions missed covered
 "$tools/llvm-cov" export --summary-only --format=text "${of[@]}" | sed 's/{"filename"/\n&/g' |
-    sed -nE 's|.*"filename":"([^"]*)".*"regions":\{"count":([0-9]+),"covered":([0-9]+).*|\1 \2 \3|p' |
+    sed -nE 's|.*"filename":"([^"]*)".*"regions":\{"count":(.*),"covered":([0-9]+).*|\1 \2 \3|p' |
     awk -v root="$PWD/" '
         function row(name, all, got) {
             printf "%-28s %8d %8d %8.2f%%\n", name, all, all - got, all ? 100 * got / all : 100

@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
     let script: Vec<(u8, u16)> = (0..usize::from(byte(&mut input)).min(STEPS_MAX))
         .map(|_| (byte(&mut input), input.arbitrary().unwrap_or_default()))
         .collect();
-    let making = Making::of(LOG_ID, segments, &script);
+    let mut making = Making::of(LOG_ID, segments, &script);
     let original = making.finish(byte(&mut input));
     let case = Case::new(original, making);
     let mut image = case.original.clone();
@@ -133,15 +133,16 @@ impl Making {
     }
 
     /// What the disk, or another process, finds in the end.
-    fn finish(&self, ending: u8) -> Vec<u8> {
-        match ending % 4 {
-            0 => self.machine.cache(),
-            1 => {
-                self.wal().close().expect("nothing is in the way");
-                self.machine.disk()
-            }
-            _ => self.machine.disk(),
+    fn finish(&mut self, ending: u8) -> Vec<u8> {
+        let wal = self.wal.take().expect("it is open between steps");
+        if ending % 4 == 1 {
+            wal.close().expect("nothing is in the way");
+            drop(wal);
+        } else {
+            // Before anybody looks: its janitor may be at work.
+            fuzzing::kill(wal);
         }
+        if ending.is_multiple_of(4) { self.machine.cache() } else { self.machine.disk() }
     }
 }
 

@@ -155,7 +155,8 @@ impl Head {
         let is_possible = [slot.trimmed, slot.durable, slot.epoch_start].map(is_position)
             == [true; 3]
             && slot.durable - slot.trimmed.min(slot.durable) <= self.capacity()
-            && slot.epoch != u64::MAX;
+            && slot.epoch != u64::MAX
+            && slot.generation < 1 << 63;
         (is_right && is_possible).then_some(slot)
     }
 
@@ -262,7 +263,9 @@ impl Head {
         let own = if ahead == 0 {
             epoch
         } else if is_opening {
-            Some(u64_at(image, at + 16)).filter(|_| u32_at(image, at) >= 24)?
+            let own = u64_at(image, at + 16);
+            let is_near = own.saturating_sub(epoch) <= 0xFFFF;
+            Some(own).filter(|_| u32_at(image, at) >= 24 && is_near)?
         } else {
             epoch.checked_add(ahead).filter(|later| first && *later <= self.slot.epoch)?
         };
@@ -286,7 +289,8 @@ impl Head {
             let at = self.normalize(walk.end);
             let header = self.header_epoch(image, at);
             if clean && at >= durable && at != start {
-                clean = header.is_none_or(|own| own <= self.slot.epoch);
+                let record = self.record_after(image, at, epoch, first).map(|found| found.epoch);
+                clean = header.max(record).is_none_or(|newest| newest <= self.slot.epoch);
                 if clean {
                     return walk;
                 }

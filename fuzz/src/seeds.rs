@@ -4,9 +4,10 @@
 use kaelix_wal::fuzzing::{self, Machine};
 use kaelix_wal::{Lsn, OnFull, Position, Wal};
 
-use crate::format::{HEADER_LEN, PAGE, SLOT_LEN, SLOTS, SUPERBLOCK};
+use crate::format::{HEADER_LEN, PAGE, SLOT_LEN, SLOTS, SUPERBLOCK, put};
 use crate::image::{
-    LOG_ID, RAW, SEAL_HEADERS, SEAL_RECORDS, SEAL_SLOTS, SOUND_SUPERBLOCK, disassemble, quiet,
+    LOG_ID, RAW, SEAL_HEADERS, SEAL_RECORDS, SEAL_SLOTS, SEAL_SUPERBLOCK, SOUND_SUPERBLOCK,
+    disassemble, quiet,
 };
 
 /// A seed: its target, its name, its bytes.
@@ -144,8 +145,48 @@ pub fn all() -> Vec<Seed> {
             ));
         }
     }
+    for (name, bytes) in extremes() {
+        seeds.push(("image", format!("seed-{name}"), bytes));
+    }
     let cut = images().swap_remove(0).1;
     seeds.push(("image", "seed-raw".into(), [&[RAW; 10][..], &cut[..3 * PAGE]].concat()));
+    seeds
+}
+
+/// Images with right checksums and fields that no log has, or one in a million years.
+fn extremes() -> Vec<(&'static str, Vec<u8>)> {
+    let few = || image(2, few).0;
+    let sealed = |flags, image: &[u8]| disassemble(flags, 2, 64, image);
+    let mut seeds = Vec::new();
+    for (name, at, value) in [("version", 8, 9), ("features", 24, 8), ("align", 60, 32)] {
+        let mut image = few();
+        image[at] = value;
+        seeds.push((name, sealed(SEAL_SUPERBLOCK, &image)));
+    }
+    seeds.push(("short", vec![RAW; 100]));
+    let all = SEAL_SLOTS | SEAL_HEADERS | SEAL_RECORDS;
+    // The last segment that a log can have lies in the second of two places.
+    let last = u64::from(u32::MAX) * 8192;
+    for (name, offset) in [("last-segment", 64), ("last-records", 4032), ("last-place", 4096)] {
+        let mut image = few();
+        put(&mut image, 5 * PAGE, &few()[3 * PAGE..5 * PAGE]);
+        put(&mut image, 5 * PAGE, &(1_u64 << 32).to_le_bytes());
+        for slot in SLOTS {
+            for field in [24, 32, 40] {
+                put(&mut image, slot + field, &(last + offset).to_le_bytes());
+            }
+        }
+        seeds.push((name, sealed(all, &image)));
+    }
+    for (name, epoch) in [("last-epoch", u64::MAX - 1), ("no-epoch-left", u64::MAX)] {
+        let mut image = few();
+        put(&mut image, 3 * PAGE + 16, &epoch.to_le_bytes());
+        seeds.push((name, sealed(all, &image)));
+    }
+    // A footer that says something else than its segment, with a right checksum.
+    let mut lying = image(2, |wal| fill(wal, 0)).1;
+    lying[4 * PAGE + 56] ^= 1;
+    seeds.push(("lying-footer", sealed(SEAL_HEADERS, &lying)));
     seeds
 }
 

@@ -114,6 +114,9 @@ pub(crate) fn read_checkpoint(
     Ok(newest(slots).map(|(slot, checkpoint)| Head { log_id, geometry, checkpoint, slot }))
 }
 
+/// No log writes so many slots; below it there is room to count on.
+const GENERATION_END: u64 = 1 << 63;
+
 /// Positions are computed with only after this.
 fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool {
     let end = geometry.lsn(u32::MAX, geometry.record_end());
@@ -124,11 +127,12 @@ fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool 
             && offset >= 64
             && offset <= geometry.record_end()
     };
-    let Checkpoint { trimmed, durable, epoch_start, epoch, .. } = *checkpoint;
+    let Checkpoint { trimmed, durable, epoch_start, epoch, generation, .. } = *checkpoint;
     // In this order: only possible positions can be added to.
     [trimmed, durable, epoch_start].into_iter().all(possible)
         && durable <= trimmed + geometry.capacity()
         && epoch < u64::MAX
+        && generation < GENERATION_END
 }
 
 /// What a ring starts from.

@@ -140,11 +140,15 @@ impl Walk<'_> {
         let (sequence, offset) = self.geometry.split(at);
         let header = match self.window.segment_header(sequence)? {
             SegmentHeaderEvidence::Expected(header) => header.epoch,
+            SegmentHeaderEvidence::Garbage => self.look_beyond(at)?.epoch,
             _ => 0,
         };
         let record = match self.window.examine(at, &self.rule)? {
-            Evidence::Valid { epoch, .. } if offset > FIRST_RECORD => epoch,
-            _ => 0,
+            Evidence::Valid { epoch, .. } => epoch,
+            Evidence::Zero => 0,
+            // Of an earlier lap, if nothing was ever written here.
+            _ if offset == FIRST_RECORD => 0,
+            _ => self.look_beyond(at + RECORD_ALIGN)?.epoch,
         };
         self.plan.clean = header.max(record) <= self.rule.newest;
         if self.plan.clean {

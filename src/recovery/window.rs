@@ -156,7 +156,13 @@ impl<'a> Window<'a> {
         } else if tag.is_control(CONTROL_EPOCH) {
             let payload = &self.bytes(at, body, limit)?[RECORD_HEADER_LEN..];
             match payload.first_chunk().map(|full| u64::from_le_bytes(*full)) {
-                Some(full) if full as u16 == tag.epoch_low() => full,
+                // No segment holds so many epochs that their low bits would not tell them apart.
+                Some(full)
+                    if full as u16 == tag.epoch_low()
+                        && full.saturating_sub(rule.epoch) <= ahead =>
+                {
+                    full
+                }
                 _ => return Ok(Evidence::BadCrc),
             }
         } else if let Some(later) = rule.epoch.checked_add(ahead).filter(|_| rule.first)
