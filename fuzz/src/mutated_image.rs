@@ -11,7 +11,9 @@ use arbitrary::Unstructured;
 use kaelix_wal::fuzzing::{self, Machine};
 use kaelix_wal::{Lsn, OnFull, OpenError, Position, Wal};
 
-use crate::format::{DATA, FIRST_RECORD, HEADER_LEN, PAGE, SLOT_LEN, SLOTS};
+use crate::format::{
+    CONTROL, CONTROL_EPOCH, DATA, FIRST_RECORD, HEADER_LEN, PAGE, SLOT_LEN, SLOTS,
+};
 use crate::image::{LOG_ID, Opened, Returned, contents, observe, quiet};
 use crate::reference::{Found, Head, Walk};
 
@@ -305,10 +307,32 @@ impl Case {
         let is_whole = |range: std::ops::Range<usize>| image[range.clone()] == self.original[range];
         let retained = head.slot.trimmed..lap_end(head);
         let records = self.walk.records.iter().filter(|found| {
-            retained.contains(&found.lsn) && is_whole(found.payload.start - 16..found.payload.end)
+            // The search for evidence passes over what looks like a segment of another lap, or like
+            // one that was never used.
+            let is_searched = self.head.header_epoch(image, found.lsn).is_some()
+                || self.head.has_garbage_header(image, found.lsn);
+            retained.contains(&found.lsn)
+                && is_searched
+                && self.knows_epoch(image, head, found)
+                && is_whole(found.payload.start - 16..found.payload.end)
         });
         let proven = records.filter_map(Found::proves).max().unwrap_or_default();
         proven.max(head.normalize(head.slot.durable))
+    }
+
+    /// Does slot, segment header or opening record still say of which epoch the record is? Two of
+    /// them have to be lost for an answer of no.
+    fn knows_epoch(&self, image: &[u8], head: &Head, found: &Found) -> bool {
+        let opens = |other: &Found| {
+            let range = other.payload.start - 16..other.payload.end;
+            other.kind == CONTROL
+                && other.flags == CONTROL_EPOCH
+                && other.epoch == found.epoch
+                && image[range.clone()] == self.original[range]
+        };
+        found.epoch <= head.slot.epoch
+            || self.head.header_epoch(image, found.lsn) == Some(found.epoch)
+            || self.walk.records.iter().any(opens)
     }
 
     /// Is all that differs beyond everything that was ever proven durable, or below `trimmed`?

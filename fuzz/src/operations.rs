@@ -318,9 +318,11 @@ impl Log {
                 self.machine.open(self.boot, self.options).expect("the disk works again")
             }
         };
-        let trimmed = wal.watermarks().trimmed.get();
         let found = contents(&wal);
-        let retained = self.records.partition_point(|(lsn, _)| *lsn < trimmed);
+        // Its janitor may have begun to make room meanwhile.
+        let trimmed = wal.watermarks().trimmed.get();
+        let first = found.first().map_or(trimmed, |(lsn, _)| (*lsn).min(trimmed));
+        let retained = self.records.partition_point(|(lsn, _)| *lsn < first);
         let report = wal.recovery_report();
         let want = &self.records[retained..];
         assert!(want.starts_with(&found), "other records than were committed: {report}");

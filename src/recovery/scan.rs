@@ -182,6 +182,8 @@ impl Walk<'_> {
             self.plan.cut_segment_is_valid = true;
             let (rule, end) = (self.rule, self.end_of(sequence));
             let footer = self.window.any_footer(sequence)?;
+            let seen = footer.map_or(0, |footer| footer.epoch);
+            self.plan.epoch_max = self.plan.epoch_max.max(seen);
             self.footer = footer.filter(|footer| rule.allows_footer(footer, end));
             if self.footer.is_some() {
                 self.plan.proven = self.plan.proven.max(end);
