@@ -234,7 +234,8 @@ impl Log {
 
     fn sync_checkpoint(&mut self) {
         match self.wal().sync_checkpoint() {
-            Ok(trimmed) => assert_eq!(trimmed, self.wal().watermarks().trimmed),
+            // The janitor may have gone on.
+            Ok(trimmed) => assert!(trimmed <= self.wal().watermarks().trimmed),
             Err(error) => assert!(self.faulty, "{error}"),
         }
     }
