@@ -63,7 +63,7 @@ impl Machine {
 
     /// The kernel writes back the pages of `range`, without being asked to.
     pub fn write_back(&self, range: Range<usize>) {
-        self.disk.write_back(range);
+        self.disk.write_back(range, true);
     }
 
     /// The sync after the next `n` fails.
