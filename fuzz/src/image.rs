@@ -230,6 +230,7 @@ fn opened(wal: &Wal, image: &[u8], head: &Head, boot: u8) -> Opened {
     assert!(!report.to_string().is_empty());
     let found = contents(wal);
     let (want, end) = expected(head, image, true);
+    assert_eq!(head.walk(image, true).disagrees, None, "a footer says something else");
     if is_same_boot(head, boot) && report.holes_padded > 0 {
         assert!(found.starts_with(&want), "what verifies was not returned");
         assert!(found.is_sorted_by_key(|(lsn, _)| *lsn));

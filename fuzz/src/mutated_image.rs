@@ -63,6 +63,8 @@ struct Making {
     wal: Option<Wal>,
     boot: u8,
     number: u8,
+    /// What was durable in the end, whatever evidence of it there is.
+    durable: u64,
     truth: Truth,
     history: Vec<Vec<u8>>,
 }
@@ -72,7 +74,8 @@ impl Making {
         let geometry = fuzzing::tiny(segments).expect("two segments or more");
         let machine = Machine::new(fuzzing::new_image(geometry, log_id));
         let (truth, history) = (Truth::new(), Vec::new());
-        let mut making = Making { machine, wal: None, boot: 0, number: 0, truth, history };
+        let mut making =
+            Making { machine, wal: None, boot: 0, number: 0, durable: 0, truth, history };
         making.reopen();
         for (step, len) in script {
             making.step(*step, usize::from(*len));
@@ -137,6 +140,7 @@ impl Making {
     /// What the disk, or another process, finds in the end.
     fn finish(&mut self, ending: u8) -> Vec<u8> {
         let wal = self.wal.take().expect("it is open between steps");
+        self.durable = wal.watermarks().durable.get();
         if ending % 4 == 1 {
             wal.close().expect("nothing is in the way");
             drop(wal);
@@ -351,13 +355,15 @@ impl Case {
         })
     }
 
-    /// What slot, evidence and footers of the file as it was prove to be durable.
+    /// What was durable, or what slot, evidence and footers of the file as it was prove to be.
+    /// Evidence that is not in the file may come back with an old page.
     fn ever_proven(&self) -> u64 {
         let footers = self.segments.iter().filter_map(|(base, epoch)| {
             self.head.footer(&self.original, *base, *epoch)?;
             Some(self.head.normalize(base + self.head.record_end()))
         });
-        self.proven(&self.original, &self.head).max(footers.max().unwrap_or_default())
+        let proven = self.proven(&self.original, &self.head).max(self.making.durable);
+        proven.max(footers.max().unwrap_or_default())
     }
 }
 
