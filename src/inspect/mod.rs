@@ -170,6 +170,8 @@ impl Observer {
         let checkpoint = read_checkpoint(&self.ring, &self.head)?;
         let durable = proven.max(checkpoint.durable);
         let geometry = self.head.geometry;
+        // A writer that has been round since the walk has trimmed what it had not yet written then.
+        let committed = committed.max(geometry.normalize(checkpoint.trimmed));
         Ok(Stat {
             path: self.dir.clone(),
             log_id: self.head.log_id.iter().map(|byte| format!("{byte:02x}")).collect(),
