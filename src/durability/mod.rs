@@ -145,8 +145,8 @@ impl Durable {
         self.ring.tail_readers.wake_all();
     }
 
-    /// Rule 4, the follower's half. Returns the lock if it was free in the meantime: who has held it,
-    /// even for a look, must lead, since another may have found it taken and gone to sleep.
+    /// Rule 4, the follower's half. Returns the lock if it was free in the meantime: who has held
+    /// it, even for a look, must lead, since another may have found it taken and gone to sleep.
     fn follow(&self, goal: Lsn, deadline: Option<Instant>) -> Option<MutexGuard<'_, Flush>> {
         let until = deadline.unwrap_or_else(|| sync::now() + self.options.hole_age_max);
         let waiter = self.waiters.register(goal.get());
