@@ -162,6 +162,12 @@ BREAKS = [
         "        let free = None;",
     ),
     (
+        "takes the lead's lock for a look at the time",
+        "durability/flusher.rs",
+        "        let quiet = sync::now()",
+        "        let _flush = lock(&self.flush);\n        let quiet = sync::now()",
+    ),
+    (
         "takes the lead's lock for a look",
         "durability/mod.rs",
         "        let free = try_lock(&self.flush);\n",
@@ -213,6 +219,12 @@ BREAKS = [
 
     #[inline]
     fn space""",
+    ),
+    (
+        "does not wake whom its claim found asleep",
+        "ring/claim.rs",
+        "wake: before.flags() & SLEEPER != 0,",
+        "wake: false,",
     ),
     (
         "sleeps without a second look",

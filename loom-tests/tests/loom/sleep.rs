@@ -34,7 +34,7 @@ fn a_sleeping_tail_is_woken() {
 /// A flag that one record's producer clears while another's has still to commit.
 #[test]
 fn a_flag_cleared_by_a_later_record_wakes_for_the_earlier() {
-    check(2, || {
+    check(3, || {
         let log = Log::new(2, 1, 1024);
         let reader = {
             let log = log.clone();
