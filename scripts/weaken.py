@@ -164,8 +164,8 @@ BREAKS = [
     (
         "takes the lead's lock for a look at the time",
         "durability/flusher.rs",
-        "        let quiet = sync::now()",
-        "        let _flush = lock(&self.flush);\n        let quiet = sync::now()",
+        "        match self.options.durability {\n",
+        "        drop(lock(&self.flush));\n        match self.options.durability {\n",
     ),
     (
         "takes the lead's lock for a look",
