@@ -91,23 +91,23 @@ fn laps(durability: Durability) {
 
 #[test]
 fn laps_with_syncs_on_demand() {
-    explore(300, || laps(Durability::OnDemand));
+    explore(1000, || laps(Durability::OnDemand));
 }
 
 #[test]
 fn laps_with_syncs_at_an_interval() {
-    explore(300, || laps(Durability::Interval(Duration::from_millis(5))));
+    explore(1000, || laps(Durability::Interval(Duration::from_millis(5))));
 }
 
 #[test]
 fn laps_without_durability() {
-    explore(300, || laps(Durability::None));
+    explore(1000, || laps(Durability::None));
 }
 
 /// Three writers that each wait for their records, a reader beside them.
 #[test]
 fn waiters_and_a_reader() {
-    explore(1000, || {
+    explore(4000, || {
         let log = Log::new(3, 1, 4032);
         log.start_threads();
         let writers: Vec<_> = (0..3)
@@ -137,7 +137,7 @@ fn waiters_and_a_reader() {
 /// A disk that fails under load ends every wait, and every writer.
 #[test]
 fn a_disk_that_fails_ends_everything() {
-    explore(1000, || {
+    explore(2000, || {
         let log = Log::new(3, 1, 4032);
         log.start_threads();
         let writers: Vec<_> = (0..3)
