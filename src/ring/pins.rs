@@ -70,7 +70,8 @@ impl Pins {
                 && slot.compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         })?;
         // Rule 2, the reader's half. It also acquires what the slot's last owner released: what
-        // that one read is ordered before our own release of the slot, and so before the zeroing.
+        // that one read is ordered before our own release of the slot, and so before the next
+        // zeroing.
         fence(Ordering::SeqCst);
         Some(PinSlot(index))
     }
