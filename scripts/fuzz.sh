@@ -55,6 +55,6 @@ for target in $targets; do
             "$CARGO_TARGET_DIR/$host/release/$target" >&2
         exit 1
     fi
-    grep -E '^(Done|stat::number_of_executed_units|stat::peak_rss_mb)' "$log"
-    grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [^ ]+' "$log" | tail -n 1
+    grep -aE '^(Done|stat::number_of_executed_units|stat::peak_rss_mb)' "$log"
+    grep -aoE 'cov: [0-9]+ ft: [0-9]+ corp: [^ ]+' "$log" | tail -n 1
 done
