@@ -65,13 +65,13 @@ impl Pins {
         let eligible = if own { 0..self.slots.len() } else { PINS_OWN..self.slots.len() };
         let index = eligible.into_iter().find(|index| {
             let slot = &self.slots[*index];
-            // Relaxed look: only a hint. Relaxed on success: the fence below acquires.
+            // Relaxed look: only a hint. Acquire on success: what the slot's last owner read is
+            // ordered before our own release of it, and so before the janitor's next zeroing. (The
+            // fence below acquires too, but race detectors do not know fences.)
             slot.load(Ordering::Relaxed) == FREE
-                && slot.compare_exchange(FREE, value, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                && slot.compare_exchange(FREE, value, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
-        // Rule 2, the reader's half. It also acquires what the slot's last owner released: what
-        // that one read is ordered before our own release of the slot, and so before the next
-        // zeroing.
+        // Rule 2, the reader's half.
         fence(Ordering::SeqCst);
         Some(PinSlot(index))
     }
