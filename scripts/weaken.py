@@ -171,7 +171,8 @@ BREAKS = [
         "takes the lead's lock for a look",
         "durability/mod.rs",
         "        let free = try_lock(&self.flush);\n",
-        """        if try_lock(&self.flush).is_some() {
+        """        if let Some(_flush) = try_lock(&self.flush) {
+            self.ring.durable();
             return None;
         }
         let free = None;

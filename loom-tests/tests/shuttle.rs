@@ -3,27 +3,45 @@
 //! Shuttle knows no weak memory: it interleaves, and treats every atomic as sequentially
 //! consistent. It finds wrong interleavings, accesses that nothing orders, and lost wake-ups, in
 //! runs of several laps with all the log's threads. A failing seed is printed;
-//! `SHUTTLE_RANDOM_SEED=<seed> KAELIX_SHUTTLE_ITERATIONS=1` replays it.
+//! `SHUTTLE_RANDOM_SEED=<seed> KAELIX_SHUTTLE_ITERATIONS=1` replays it (where the output says "all
+//! of this again", with the iterations that there were).
 #![cfg(wal_shuttle)]
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use kaelix_wal::model::Log;
 use kaelix_wal::{CheckpointError, Durability, Options, Position, ReadError};
-use shuttle::scheduler::RandomScheduler;
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner, thread};
 
 /// Runs `model` under as many schedules as the environment says, or `share` by default.
 fn explore(share: usize, model: impl Fn() + Send + Sync + 'static) {
-    let iterations = match std::env::var("KAELIX_SHUTTLE_ITERATIONS") {
+    Runner::new(RandomScheduler::new(iterations(share)), config()).run(model);
+}
+
+/// As `explore`, where a thread runs on until one of few random places: finds what takes few
+/// switches, but each at its place.
+fn explore_by_priority(switches: usize, share: usize, model: impl Fn() + Send + Sync + 'static) {
+    let seed = RandomState::new().hash_one(share);
+    eprintln!("all of this again: SHUTTLE_RANDOM_SEED={seed}");
+    let scheduler = PctScheduler::new_from_seed(seed, switches, iterations(share));
+    Runner::new(scheduler, config()).run(model);
+}
+
+fn iterations(share: usize) -> usize {
+    match std::env::var("KAELIX_SHUTTLE_ITERATIONS") {
         Ok(text) => text.parse().expect("KAELIX_SHUTTLE_ITERATIONS is a number"),
         Err(_) => share,
-    };
+    }
+}
+
+fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     config.silence_warnings = true;
     config.max_steps = shuttle::MaxSteps::FailAfter(2_000_000);
-    Runner::new(RandomScheduler::new(iterations), config).run(model);
+    config
 }
 
 /// A record that says who wrote it and which of his it is, filled up to `len` bytes.
@@ -157,5 +175,26 @@ fn a_disk_that_fails_ends_everything() {
             writer.join().expect("no panic");
         }
         let _ = log.close();
+    });
+}
+
+/// A waiter looks whether it may lead, and finds itself served. Another may have found the lock
+/// taken just then, and must not sleep for ever. (Three switches, more than loom gets through.)
+#[test]
+fn who_is_served_while_it_looks_leaves_no_sleeper() {
+    explore_by_priority(5, 100_000, || {
+        let log = Log::new(2, 1, 1024);
+        let old = log.append_once(b"old").expect("there is room");
+        let served = {
+            let log = log.clone();
+            thread::spawn(move || log.wait_durable(old).expect("the disk takes it"))
+        };
+        let late = {
+            let log = log.clone();
+            thread::spawn(move || log.append_durable(b"new").expect("the disk takes it"))
+        };
+        log.sync_published();
+        served.join().expect("no panic");
+        late.join().expect("no panic");
     });
 }
