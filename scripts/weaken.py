@@ -366,7 +366,7 @@ class Copy:
 
     def __init__(self):
         shutil.rmtree(COPY, ignore_errors=True)
-        kept = ["Cargo.toml", "Cargo.lock", "README.md", "src", "cli", "benches"]
+        kept = ["Cargo.toml", "Cargo.lock", "README.md", "src", "cli", "benches", "tests"]
         kept += [f"loom-tests/{name}" for name in ["Cargo.toml", "Cargo.lock", "src", "tests"]]
         for name in kept:
             source, target = ROOT / name, COPY / name
