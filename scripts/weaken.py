@@ -28,7 +28,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "loom-tests" / "target")
 COPY = TARGET / "weakened"
 
 # What the models are made of; it does not ship.
-OURS = ["sync.rs", "model.rs", "region/modelled.rs", "region/simulated.rs", "tests/"]
+OURS = ["sync/", "model.rs", "region/modelled.rs", "region/simulated.rs", "tests/"]
 WEAKER = {
     "Acquire": ["Relaxed"],
     "Release": ["Relaxed"],
@@ -393,7 +393,7 @@ class Copy:
             for (_, start, end, whole), choices in sorted(here, reverse=True):
                 text = text[:start] + choosable(whole, choices) + text[end:]
             self.write(path, text)
-        self.write("sync.rs", (ROOT / "src" / "sync.rs").read_text() + CHOICE)
+        self.write("sync/mod.rs", (ROOT / "src" / "sync" / "mod.rs").read_text() + CHOICE)
 
     def build(self):
         """Builds the models; returns their binary."""

@@ -1,0 +1,50 @@
+//! The shim's names as the standard library has them.
+
+pub use std::sync::Arc;
+pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence};
+#[cfg(not(wal_sanitized))]
+pub use std::sync::{Condvar, Mutex, MutexGuard};
+pub use std::thread::{JoinHandle, Thread, current};
+
+#[cfg(wal_sanitized)]
+pub use super::sanitized::{Condvar, Mutex, MutexGuard};
+
+pub use super::lock as lock_process;
+/// A process-wide lock for what even models do not share (the list of logs open in this
+/// process).
+pub use Mutex as ProcessMutex;
+
+/// A typed atomic: watermarks are `Atomic<Lsn>`, never bare integers.
+pub use atomic::Atomic;
+
+pub use crossbeam_utils::Backoff;
+
+/// The time.
+pub fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Sleeps until unparked or until `timeout` has passed; may return early. True if the sleep
+/// is over whatever the clock says: never, outside models.
+pub fn park_timeout(timeout: std::time::Duration) -> bool {
+    std::thread::park_timeout(timeout);
+    false
+}
+
+/// Waits on `condvar` at most `timeout`; may return early. True if the wait is over whatever
+/// the clock says: never, outside models.
+pub fn wait_timeout<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    timeout: std::time::Duration,
+) -> (MutexGuard<'a, T>, bool) {
+    match condvar.wait_timeout(guard, timeout) {
+        Ok((guard, _)) => (guard, false),
+        Err(poisoned) => (poisoned.into_inner().0, false),
+    }
+}
+
+/// Starts a named background thread.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
