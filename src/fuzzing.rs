@@ -1,27 +1,28 @@
 //! What the targets in `fuzz/` are made of; there only with the feature `fuzzing`.
 //!
-//! A [`Machine`] is a disk image under a page cache on which the shipped recovery and the shipped
-//! log run, with crashes where the target wants them. The functions beside it judge the bytes of
+//! A [`Machine`] is a simulated [`Disk`] with bytes of any kind and length, on which the shipped
+//! recovery and the shipped log run, threads included. The functions beside it judge the bytes of
 //! one structure, as recovery does.
 
-use std::ops::Range;
+use std::ops::Deref;
 use std::path::Path;
 
-use crate::error::{GeometryError, OpenError};
+use crate::error::OpenError;
+use crate::files::file_error;
 use crate::geometry::{Geometry, PAGE_SIZE};
-use crate::layout::checkpoint::Boot;
 use crate::layout::{Checkpoint, LogId, SegmentHeader, SegmentHeaderEvidence, Superblock};
 use crate::lsn::Lsn;
 use crate::options::Options;
 use crate::recovery::window::{EpochRule, Evidence, Window};
 use crate::recovery::{self, ReadAt};
-use crate::region::{Fault, Region, Simulated};
+use crate::region::{Backing, Region};
+use crate::simulation::{Disk, boot};
 use crate::sync::Arc;
-use crate::wal::{Wal, new_header};
+use crate::wal::Wal;
 
 /// A simulated machine with a log's ring file on its disk.
 pub struct Machine {
-    disk: Arc<Simulated>,
+    disk: Arc<Disk>,
     len: u64,
 }
 
@@ -31,68 +32,31 @@ impl Machine {
     pub fn new(mut image: Vec<u8>) -> Machine {
         let len = image.len() as u64;
         image.resize(image.len().max(1).next_multiple_of(PAGE_SIZE as usize), 0);
-        Machine { disk: Simulated::new(image), len }
+        Machine { disk: Disk::new(image), len }
     }
 
-    /// Opens the log, as a process of boot `boot`; 0 is a machine without boot ids.
+    /// Opens the log, as a process of boot `number`; 0 is a machine without boot ids.
     ///
     /// # Errors
     ///
     /// As [`Wal::open`].
-    pub fn open(&self, boot: u8, options: Options) -> Result<Wal, OpenError> {
+    pub fn open(&self, number: u8, options: Options) -> Result<Wal, OpenError> {
         let path = Path::new("simulated");
-        let region = Region::new(self.disk.clone());
-        let backing = region.clone();
-        let read: ReadAt<'_> =
-            Box::new(move |offset, bytes| backing.backing().read_at(offset, bytes));
+        let read: ReadAt<'_> = Box::new(|offset, bytes| self.disk.read_at(offset, bytes));
         let head = recovery::verify_head(&read, self.len, path)?;
-        Wal::start(region, &head, boot_of(boot), options, None, path)
-    }
-
-    /// What a power loss leaves: what was synced or written back.
-    #[must_use]
-    pub fn disk(&self) -> Vec<u8> {
-        self.disk.disk()
-    }
-
-    /// What the death of the process leaves: the page cache. Nobody writes meanwhile.
-    #[must_use]
-    pub fn cache(&self) -> Vec<u8> {
-        self.disk.cache()
-    }
-
-    /// The kernel writes back the pages of `range`, without being asked to.
-    pub fn write_back(&self, range: Range<usize>) {
-        self.disk.write_back(range, true);
-    }
-
-    /// The sync after the next `n` fails.
-    pub fn fail_sync(&self, n: u64) {
-        self.disk.inject(Fault::FailSync(n));
+        let region = Region::new(self.disk.clone());
+        let wal = Wal::recover(region, &head, boot(number), options, None, path)?;
+        wal.spawn_threads().map_err(file_error("start a thread for", path))?;
+        Ok(wal)
     }
 }
 
-/// What a process of the machine's boot `boot` finds and leaves in a slot.
-fn boot_of(boot: u8) -> Boot {
-    Boot { boot_id: [boot; 16], file_identity: 1 }
-}
+impl Deref for Machine {
+    type Target = Disk;
 
-/// A ring in segments of two pages, the smallest that a superblock may hold.
-///
-/// # Errors
-///
-/// There are at least two segments.
-pub fn tiny(segments: u64) -> Result<Geometry, GeometryError> {
-    let segment_size = 2 * PAGE_SIZE;
-    Geometry::checked(segments * segment_size, segment_size, 3 * PAGE_SIZE)
-}
-
-/// The ring file of a new log.
-#[must_use]
-pub fn new_image(geometry: Geometry, log_id: LogId) -> Vec<u8> {
-    let mut image = new_header(geometry, log_id);
-    image.resize(geometry.file_len() as usize, 0);
-    image
+    fn deref(&self) -> &Disk {
+        &self.disk
+    }
 }
 
 /// The process dies here: no close, no mark.

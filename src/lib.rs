@@ -25,7 +25,6 @@ mod region;
 mod ring;
 mod segments;
 #[cfg(any(test, feature = "simulation"))]
-#[allow(missing_docs)]
 pub mod simulation;
 mod sync;
 #[cfg(test)]

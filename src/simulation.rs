@@ -12,8 +12,8 @@ use std::path::Path;
 use crate::error::OpenError;
 use crate::files::file_error;
 use crate::geometry::{Geometry, PAGE_SIZE};
-use crate::layout::Superblock;
 use crate::layout::checkpoint::Boot;
+use crate::layout::{LogId, Superblock};
 use crate::options::Options;
 use crate::recovery::{self, Head};
 use crate::region::{Backing, Region};
@@ -37,7 +37,13 @@ pub fn tiny(segments: u64) -> Geometry {
 /// The disk of a new log.
 #[must_use]
 pub fn new_image(geometry: Geometry) -> Vec<u8> {
-    let mut image = new_header(geometry, *b"a log under test");
+    new_image_of(geometry, *b"a log under test")
+}
+
+/// The disk of a new log with this id.
+#[must_use]
+pub fn new_image_of(geometry: Geometry, log_id: LogId) -> Vec<u8> {
+    let mut image = new_header(geometry, log_id);
     image.resize(geometry.file_len() as usize, 0);
     image
 }

@@ -3,7 +3,7 @@
 //! Input: one byte of flags (bits 0 and 1: put the checksum of slot A, B right; bits 2 and 3: magic
 //! and log id too; bits 4 to 6: the geometry), then slot A's 256 bytes, then slot B's.
 
-use kaelix_wal::{Geometry, fuzzing};
+use kaelix_wal::{Geometry, fuzzing, simulation};
 
 use crate::format::{PAGE, SLOT_LEN, SLOTS, put, seal_at};
 use crate::reference::Head;
@@ -14,10 +14,11 @@ fn geometry(choice: u8) -> Geometry {
     let sizes =
         [(2_u64, 64 << 10), (3, 64 << 10), (65_537, 64 << 10), (2, 1 << 30), (1 << 30, 1 << 30)];
     match sizes.get(usize::from(choice)) {
-        Some((segments, size)) => Geometry::new(segments * size, *size),
-        None => fuzzing::tiny(u64::from(choice)),
+        Some((segments, size)) => {
+            Geometry::new(segments * size, *size).expect("these sizes are possible")
+        }
+        None => simulation::tiny(u64::from(choice)),
     }
-    .expect("these sizes are possible")
 }
 
 pub fn run(data: &[u8]) {

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use kaelix_wal::fuzzing::{self, Machine};
 use kaelix_wal::inspect::{Cursor, Observer};
 use kaelix_wal::{
-    AppendError, Durability, Lsn, OnFull, OpenError, Options, Position, ReadError, Wal,
+    AppendError, Durability, Lsn, OnFull, OpenError, Options, Position, ReadError, Wal, simulation,
 };
 
 use crate::format::{
@@ -79,8 +79,8 @@ fn assemble(flags: u8, mut extents: &[u8]) -> Vec<u8> {
         extents = rest;
     }
     if flags & SOUND_SUPERBLOCK != 0 {
-        let geometry = fuzzing::tiny(2 + u64::from(flags >> 6)).expect("two or more segments");
-        put(&mut image, 0, &fuzzing::new_image(geometry, LOG_ID)[SUPERBLOCK]);
+        let geometry = simulation::tiny(2 + u64::from(flags >> 6));
+        put(&mut image, 0, &simulation::new_image_of(geometry, LOG_ID)[SUPERBLOCK]);
     }
     if flags & SEAL_SUPERBLOCK != 0 {
         seal_at(&mut image, SUPERBLOCK);

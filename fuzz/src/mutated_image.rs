@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::Unstructured;
 use kaelix_wal::fuzzing::{self, Machine};
-use kaelix_wal::{Lsn, OnFull, OpenError, Position, Wal};
+use kaelix_wal::{Lsn, OnFull, OpenError, Position, Wal, simulation};
 
 use crate::format::{
     CONTROL, CONTROL_EPOCH, DATA, FIRST_RECORD, HEADER_LEN, PAGE, SLOT_LEN, SLOTS,
@@ -71,8 +71,8 @@ struct Making {
 
 impl Making {
     fn of(log_id: [u8; 16], segments: u64, script: &[(u8, u16)]) -> Making {
-        let geometry = fuzzing::tiny(segments).expect("two segments or more");
-        let machine = Machine::new(fuzzing::new_image(geometry, log_id));
+        let geometry = simulation::tiny(segments);
+        let machine = Machine::new(simulation::new_image_of(geometry, log_id));
         let (truth, history) = (Truth::new(), Vec::new());
         let mut making =
             Making { machine, wal: None, boot: 0, number: 0, durable: 0, truth, history };
@@ -109,7 +109,7 @@ impl Making {
             }
             6 => {
                 let disk = self.machine.disk().len();
-                self.machine.write_back(len * 16 % disk..disk);
+                self.machine.write_back(len * 16 % disk..disk, true);
             }
             7 => {
                 fuzzing::kill(self.wal.take().expect("it is open"));

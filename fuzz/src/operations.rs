@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
 use kaelix_wal::fuzzing::{self, Machine};
+use kaelix_wal::simulation::{self, Fault};
 use kaelix_wal::{
     AppendError, CheckpointError, CloseError, Durability, Lsn, OnFull, Options, Position,
     ReadError, WaitError, Wal,
@@ -63,7 +64,7 @@ struct Log {
 
 impl Log {
     fn new(size: u8, mode: u8) -> Log {
-        let geometry = fuzzing::tiny(2 + u64::from(size) % 4).expect("two segments or more");
+        let geometry = simulation::tiny(2 + u64::from(size) % 4);
         let durability = match mode % 4 {
             0 => Durability::OnDemand,
             1 => Durability::Interval(Duration::from_micros(200)),
@@ -72,7 +73,7 @@ impl Log {
         let on_full = if mode & 4 == 0 { OnFull::Overwrite } else { OnFull::Fail };
         let options = Options::new().durability(durability).on_full(on_full);
         let mut log = Log {
-            machine: Machine::new(fuzzing::new_image(geometry, LOG_ID)),
+            machine: Machine::new(simulation::new_image_of(geometry, LOG_ID)),
             wal: None,
             boot: 1,
             has_flusher: durability != Durability::None,
@@ -102,10 +103,10 @@ impl Log {
             7 => self.close(),
             8 => {
                 let len = self.machine.disk().len();
-                self.machine.write_back(argument * 16 % len..len);
+                self.machine.write_back(argument * 16 % len..len, true);
             }
             9 if argument.is_multiple_of(8) => {
-                self.machine.fail_sync(argument as u64 / 8 % 4);
+                self.machine.inject(Fault::FailSync(argument as u64 / 8 % 4));
                 self.faulty = true;
             }
             10 => self.reserve(argument % 4000, argument / 7),

@@ -5,7 +5,7 @@
 //! before, the newest epoch and where that began, then the bytes.
 
 use kaelix_wal::fuzzing::{self, Before};
-use kaelix_wal::{Geometry, Lsn};
+use kaelix_wal::{Geometry, Lsn, simulation};
 
 use crate::format::{CONTROL, CONTROL_EPOCH, HEADER_LEN, put, record_crc, u32_at, u64_at};
 use crate::reference::{Head, Slot};
@@ -15,7 +15,7 @@ const HEAD: usize = 1 + 4 + 2 + 8 + 8 + 8;
 
 pub fn run(data: &[u8]) {
     let Some((head, bytes)) = data.split_at_checked(HEAD) else { return };
-    let geometry = fuzzing::tiny(2).expect("two segments are possible");
+    let geometry = simulation::tiny(2);
     let flags = head[0];
     let sequence = if flags & 4 == 0 { u32_at(head, 1) } else { u32::MAX };
     let records = geometry.segment_size() - 4096 - HEADER_LEN as u64;

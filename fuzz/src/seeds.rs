@@ -2,7 +2,7 @@
 //! them. What a fuzzer has added is minimised with `cargo fuzz cmin` and lies beside them.
 
 use kaelix_wal::fuzzing::{self, Machine};
-use kaelix_wal::{Lsn, OnFull, Position, Wal};
+use kaelix_wal::{Lsn, OnFull, Position, Wal, simulation};
 
 use crate::format::{HEADER_LEN, PAGE, SLOT_LEN, SLOTS, SUPERBLOCK, put};
 use crate::image::{
@@ -31,8 +31,8 @@ pub fn images() -> Vec<(&'static str, Vec<u8>)> {
 
 /// What a power loss and what a kill leave of a log on which `work` was done.
 fn image(segments: u64, work: impl FnOnce(&Wal)) -> (Vec<u8>, Vec<u8>) {
-    let geometry = fuzzing::tiny(segments).expect("two segments or more");
-    let machine = Machine::new(fuzzing::new_image(geometry, LOG_ID));
+    let geometry = simulation::tiny(segments);
+    let machine = Machine::new(simulation::new_image_of(geometry, LOG_ID));
     let wal = machine.open(1, quiet().on_full(OnFull::Overwrite)).expect("a new log opens");
     work(&wal);
     fuzzing::kill(wal);
@@ -89,8 +89,8 @@ fn fill(wal: &Wal, rest: u64) {
 }
 
 fn closed() -> Vec<u8> {
-    let geometry = fuzzing::tiny(2).expect("two segments");
-    let machine = Machine::new(fuzzing::new_image(geometry, LOG_ID));
+    let geometry = simulation::tiny(2);
+    let machine = Machine::new(simulation::new_image_of(geometry, LOG_ID));
     let wal = machine.open(1, quiet()).expect("a new log opens");
     few(&wal);
     wal.close().expect("nothing is in the way");
@@ -99,8 +99,8 @@ fn closed() -> Vec<u8> {
 }
 
 fn epochs() -> Vec<u8> {
-    let geometry = fuzzing::tiny(2).expect("two segments");
-    let mut image = fuzzing::new_image(geometry, LOG_ID);
+    let geometry = simulation::tiny(2);
+    let mut image = simulation::new_image_of(geometry, LOG_ID);
     for boot in 1..5 {
         let machine = Machine::new(image);
         let wal = machine.open(boot, quiet()).expect("it recovers");
