@@ -157,20 +157,8 @@ impl Wal {
             return Err(OpenError::Length { path, found, expected });
         }
         let region = Region::new(Arc::new(mapped));
-        Wal::start(region, &head, boot, options, Some(lock), &path)
-    }
-
-    /// Recovers the log in `region` and starts its threads.
-    pub(crate) fn start(
-        region: Region,
-        head: &Head,
-        boot: Boot,
-        options: Options,
-        lock: Option<DirectoryLock>,
-        path: &Path,
-    ) -> Result<Wal, OpenError> {
-        let wal = Wal::recover(region, head, boot, options, lock, path)?;
-        wal.spawn_threads().map_err(file_error("start a thread for", path))?;
+        let wal = Wal::recover(region, &head, boot, options, Some(lock), &path)?;
+        wal.spawn_threads().map_err(file_error("start a thread for", &path))?;
         Ok(wal)
     }
 

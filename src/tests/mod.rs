@@ -21,7 +21,9 @@ pub(crate) use crate::simulation::{boot, new_image, tiny};
 pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
     let head = simulation::head(disk).expect("memory can be read");
     let region = Region::new(disk.clone());
-    Wal::start(region, &head, boot(number), options, None, Path::new("simulated"))
+    let wal = Wal::recover(region, &head, boot(number), options, None, Path::new("simulated"))?;
+    wal.spawn_threads().expect("a thread can be started");
+    Ok(wal)
 }
 
 /// The verified head of an image.
