@@ -61,6 +61,7 @@ pub(crate) unsafe trait Backing: Send + Sync {
 
     /// Called before and after each store of a run of bytes that is not a record: for a backing
     /// that keeps every state through which the memory goes.
+    #[cfg_attr(any(wal_loom, wal_shuttle), expect(dead_code, reason = "not modelled"))]
     fn observe(&self) {}
 }
 
