@@ -32,6 +32,7 @@ mod tests;
 mod wait;
 mod wal;
 
+pub use durability::DurableFuture;
 pub use error::{
     AppendError, CheckpointError, CloseError, Corruption, CreateError, Error, FileError,
     GeometryError, OpenError, PathError, ReadError, SyncFailure, WaitError,

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::durability::Durable;
+use crate::durability::{Durable, DurableFuture};
 use crate::error::{
     AppendError, CheckpointError, CloseError, CreateError, Error, OpenError, PathError, ReadError,
     SyncFailure, WaitError,
@@ -16,7 +16,7 @@ use crate::layout::record::aligned_len;
 use crate::layout::{Checkpoint, Identity, Superblock};
 use crate::lsn::Lsn;
 use crate::metrics::{Metrics, count};
-use crate::options::{Durability, OnFull, Options};
+use crate::options::{OnFull, Options};
 use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryReport};
 use crate::region::{Backing, Mapped, Region, Syncer};
@@ -217,10 +217,11 @@ impl Wal {
         threads.push(sync::spawn("wal-janitor", move || {
             janitor.run(|failure| watch.0.poison(failure));
         })?);
-        if self.options.durability != Durability::None {
-            let watch = PoisonOnPanic(self.durable.clone());
-            threads.push(sync::spawn("wal-flusher", move || watch.0.run_flusher())?);
-        }
+        let (end, watch) = (EndOfWaits(self.durable.clone()), PoisonOnPanic(self.durable.clone()));
+        threads.push(sync::spawn("wal-flusher", move || {
+            let (_end, watch) = (end, watch);
+            watch.0.run_flusher();
+        })?);
         Ok(())
     }
 
@@ -344,15 +345,77 @@ impl Wal {
     }
 
     fn wait_durable_inner(&self, lsn: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
-        if lsn < self.ring.durable() {
-            return Ok(());
+        let goal = self.durable_goal(lsn)?;
+        self.durable.wait(goal, deadline)
+    }
+
+    /// As [`wait_durable`](Wal::wait_durable), for a task: a future for whatever runtime. The log's
+    /// own thread leads the sync, which all that wait at the same time share.
+    ///
+    /// # Errors
+    ///
+    /// The future yields those of [`wait_durable`](Wal::wait_durable). After the end of
+    /// [`close`](Wal::close) it yields at once how it ended.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use kaelix_wal::{Geometry, Options, Wal};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let geometry = Geometry::new(1 << 20, 1 << 18)?;
+    /// # let wal = Wal::create(dir.path().join("log"), geometry, Options::new())?;
+    /// # pollster::block_on(async {
+    /// let lsn = wal.append(b"from a task")?;
+    /// wal.durable(lsn).await?;
+    /// # Ok::<(), kaelix_wal::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn durable(&self, lsn: Lsn) -> DurableFuture<'_> {
+        DurableFuture::new(&self.durable, self.durable_goal(lsn))
+    }
+
+    /// Calls `call` once the record that starts at `lsn`, and all before it, survive a power loss,
+    /// or once that has failed.
+    ///
+    /// It is called exactly once: before this returns if the outcome is known by then, else by the
+    /// log's flusher, which leads the next sync only when it has returned. So it should be short,
+    /// and must not wait for space in this log. A panic in it is caught.
+    ///
+    /// # Errors
+    ///
+    /// `call` gets those of [`wait_durable`](Wal::wait_durable).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use kaelix_wal::{Geometry, Options, Wal};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let geometry = Geometry::new(1 << 20, 1 << 18)?;
+    /// # let wal = Wal::create(dir.path().join("log"), geometry, Options::new())?;
+    /// let (sender, acknowledged) = std::sync::mpsc::channel();
+    /// let lsn = wal.append(b"acknowledged later")?;
+    /// wal.on_durable(lsn, move |outcome| sender.send(outcome).expect("somebody listens"));
+    /// acknowledged.recv()??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_durable(&self, lsn: Lsn, call: impl FnOnce(Result<(), WaitError>) + Send + 'static) {
+        match self.durable_goal(lsn) {
+            Ok(goal) => self.durable.call_when_durable(goal, Box::new(call)),
+            Err(error) => call(Err(error)),
         }
-        let end = self.ring.reserved();
-        if lsn >= end {
-            return Err(WaitError::NotReserved { lsn, end });
+    }
+
+    /// What `durable` has to reach for the record at `lsn` to be durable.
+    fn durable_goal(&self, lsn: Lsn) -> Result<Lsn, WaitError> {
+        if lsn >= self.ring.durable() {
+            let end = self.ring.reserved();
+            if lsn >= end {
+                return Err(WaitError::NotReserved { lsn, end });
+            }
         }
         // `durable` stands at record boundaries only, so beyond the start is beyond the end.
-        self.durable.wait(lsn + 1, deadline)
+        Ok(lsn + 1)
     }
 
     /// Waits until all that was reserved before the call survives a power loss; returns the
@@ -487,8 +550,11 @@ impl Wal {
         self.janitor.stop();
         self.durable.stop_flusher();
         for thread in lock(&self.threads).drain(..) {
-            // A panic in a background thread has already been reported by its hook.
-            let _ = thread.join();
+            // The last handle to a log may go in a callback, which the flusher calls.
+            if !sync::is_current(&thread) {
+                // A panic in a background thread has already been reported by its hook.
+                let _ = thread.join();
+            }
         }
         let result = result.and_then(|()| self.leave_clean_mark(end));
         *closed = Some(result.clone());
@@ -507,7 +573,8 @@ impl Wal {
     /// it finds that nothing has been synced for a while.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn step_flusher(&self, quiet: bool) {
-        if self.options.durability != Durability::None && self.durable.pass().is_ok() && quiet {
+        let passed = self.durable.pass().and_then(|()| self.durable.lead_for_completions());
+        if passed.is_ok() && quiet {
             // The log is poisoned by whoever fails.
             let _ = self.durable.prove_by_slot();
         }
@@ -645,6 +712,15 @@ impl Drop for PoisonOnPanic {
             let source = Arc::new(std::io::Error::other("a background thread of the log panicked"));
             self.0.poison(SyncFailure { start: 0, end: 0, source });
         }
+    }
+}
+
+/// However the flusher ends, those who have left their waiting to it learn of it.
+struct EndOfWaits(Arc<Durable>);
+
+impl Drop for EndOfWaits {
+    fn drop(&mut self) {
+        self.0.end_completions();
     }
 }
 

@@ -1,9 +1,69 @@
 //! What the benchmark groups share.
 
-pub mod floor;
+pub mod append_floor;
+pub mod disk_floor;
 
+use std::fs::{File, OpenOptions};
+use std::hint::black_box;
+use std::io::Write;
+use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use kaelix_wal::{Durability, Geometry, OnFull, Options, Wal};
+
+/// Sizes of the log that the benchmarks use, and of each floor's file.
+pub const RING: u64 = 256 << 20;
+/// Segments of that log.
+pub const SEGMENT: u64 = 16 << 20;
+/// How often two things are measured in turn.
+pub const ROUNDS: usize = 7;
+
+/// A new log in `dir` that overwrites its oldest records.
+pub fn open(dir: &Path, durability: Durability) -> Wal {
+    let geometry = Geometry::new(RING, SEGMENT).expect("valid sizes");
+    let options = Options::new().durability(durability).on_full(OnFull::Overwrite);
+    Wal::create(dir.join("log"), geometry, options).expect("a log can be created")
+}
+
+/// One append of a log that overwrites its oldest records.
+pub fn append(wal: &Wal, payload: &[u8]) {
+    black_box(wal.append(black_box(payload)).expect("the oldest makes room"));
+}
+
+/// A file of `size` bytes without a name in `dir`, every block written, a page at a time: larger
+/// writes would leave large folios in the page cache.
+pub fn written_file(dir: &Path, size: u64) -> std::io::Result<File> {
+    let path = dir.join("floor");
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+    for _ in 0..size / 4096 {
+        file.write_all(&[1_u8; 4096])?;
+    }
+    file.sync_all()?;
+    std::fs::remove_file(path)?;
+    Ok(file)
+}
+
+/// A histogram of times in nanoseconds, up to a minute.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("valid bounds")
+}
+
+/// The time of each call of `operation`, for `time`.
+pub fn time_calls(time: Duration, mut operation: impl FnMut()) -> Histogram<u64> {
+    let mut times = histogram();
+    let start = Instant::now();
+    let mut before = start;
+    while before - start < time {
+        operation();
+        let after = Instant::now();
+        times.saturating_record((after - before).as_nanos() as u64);
+        before = after;
+    }
+    times
+}
 
 /// Runs `count` calls of `operation`, spread over `threads` threads that start together; returns
 /// the time from the common start to the end of the last.

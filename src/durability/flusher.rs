@@ -1,14 +1,17 @@
 //! The flusher: a background thread that syncs without being waited for.
 //!
 //! 1. On demand, it syncs segments that the producers have left, so that a checkpoint can release
-//!    them. At an interval, it syncs all that is new that often. Without durability there is none.
-//! 2. When the log has gone quiet it writes one checkpoint slot, so that what is durable is proven
+//!    them. At an interval, it syncs all that is new that often. Without durability it does neither.
+//! 2. For tasks and callbacks that wait it leads sync after sync, as long as there are any. Behind
+//!    a hole it looks less and less often.
+//! 3. When the log has gone quiet it writes one checkpoint slot, so that what is durable is proven
 //!    without a record, and then sleeps without a timer until something happens.
 
 use std::time::Duration;
 
-use super::{Durable, FlushGoal};
-use crate::error::SyncFailure;
+use super::completions::{Callback, Outcome};
+use super::{Durable, FlushGoal, HOLE_NAP, HOLE_NAP_MAX};
+use crate::error::{SyncFailure, WaitError};
 use crate::metrics::count;
 use crate::options::Durability;
 use crate::sync::{self, Ordering, fence, lock};
@@ -21,14 +24,22 @@ const INTERVAL_MIN: Duration = Duration::from_micros(100);
 impl Durable {
     /// The thread's body.
     pub(crate) fn run_flusher(&self) {
+        let mut hole_nap = HOLE_NAP;
         loop {
-            self.ring.flusher_bell.wait(self.nap());
+            if self.completions.is_empty() {
+                hole_nap = HOLE_NAP;
+                self.ring.flusher_bell.wait(self.nap());
+            } else {
+                self.ring.flusher_bell.wait(Some(hole_nap));
+                hole_nap = (hole_nap * 2).min(HOLE_NAP_MAX);
+            }
             // Relaxed: the bell hands it over.
             if self.stop.load(Ordering::Relaxed) || self.ring.failure().is_some() {
                 return;
             }
             let quiet = || sync::now() - *lock(&self.last) >= QUIET;
-            if self.pass().is_err() || (quiet() && self.prove_by_slot().is_err()) {
+            let passed = self.pass().and_then(|()| self.lead_for_completions());
+            if passed.is_err() || (quiet() && self.prove_by_slot().is_err()) {
                 // The log is poisoned, and everyone has been told.
                 return;
             }
@@ -64,7 +75,7 @@ impl Durable {
     }
 
     fn slot_is_behind(&self) -> bool {
-        self.slots.durable() < self.ring.durable()
+        self.options.durability != Durability::None && self.slots.durable() < self.ring.durable()
     }
 
     /// Rule 1.
@@ -83,7 +94,37 @@ impl Durable {
         Ok(())
     }
 
-    /// Rule 2, of a log that has gone quiet: one slot says what is durable.
+    /// Rule 2.
+    pub(crate) fn lead_for_completions(&self) -> Result<(), SyncFailure> {
+        loop {
+            for call in self.completions.take_calls(self.ring.durable()) {
+                run(call, Ok(()));
+            }
+            if self.completions.is_empty() {
+                return Ok(());
+            }
+            if !self.flush(FlushGoal::Published)? {
+                break;
+            }
+        }
+        if let Some((lsn, age)) = self.ring.hole()
+            && age >= self.options.hole_age_max
+        {
+            for call in self.completions.give_up_beyond(lsn) {
+                run(call, Err(WaitError::HeldBack { lsn, age }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody leads any more for those who come from now on; those who wait learn how it ended.
+    pub(crate) fn end_completions(&self) {
+        for (goal, call) in self.completions.close() {
+            run(call, self.last_outcome(goal));
+        }
+    }
+
+    /// Rule 3, of a log that has gone quiet: one slot says what is durable.
     pub(crate) fn prove_by_slot(&self) -> Result<(), SyncFailure> {
         if self.slot_is_behind() {
             let durable = self.ring.durable();
@@ -96,4 +137,9 @@ impl Durable {
         }
         Ok(())
     }
+}
+
+/// Calls back. A panic there is its owner's, and its hook has reported it: the log goes on.
+fn run(call: Callback, outcome: Outcome) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call(outcome)));
 }

@@ -10,12 +10,16 @@
 //! 4. No wake-up is lost: a waiter announces itself, *then* looks at `durable` and tries the lock
 //!    again, then sleeps; a leader lets go of the lock, *then* wakes those whom its sync served,
 //!    and one more to lead the next. Nobody takes the lock without handing it over like this.
-//! 5. After a sync its leader leaves evidence, a record of 16 bytes, and in a segment that is now
+//! 5. Tasks and callbacks cannot lead: the flusher does it for them (see `completions`).
+//! 6. After a sync its leader leaves evidence, a record of 16 bytes, and in a segment that is now
 //!    durable to its end a footer. Neither by itself causes a sync.
 
+mod completions;
 mod flusher;
+mod future;
 
 use std::ops::Range;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::error::{SyncFailure, WaitError};
@@ -30,6 +34,9 @@ use crate::segments::slots::persist;
 use crate::segments::{Janitor, SlotWriter};
 use crate::sync::{self, Arc, Atomic, AtomicBool, Mutex, MutexGuard, Ordering, lock, try_lock};
 use crate::wait::WaitList;
+
+use completions::{Added, Callback, Completions, Outcome, Ticket};
+pub use future::DurableFuture;
 
 /// The first look behind a hole comes after this time, later ones less and less often.
 const HOLE_NAP: Duration = Duration::from_micros(20);
@@ -54,6 +61,7 @@ pub(crate) struct Durable {
     /// When the last sync ended. Not under `flush`: who takes that, leads.
     last: Mutex<Instant>,
     waiters: WaitList,
+    completions: Completions,
     /// Where the newest evidence record ends.
     evidence_end: Atomic<Lsn>,
     /// The flusher sleeps without a timer: the first sync rings it.
@@ -83,6 +91,7 @@ impl Durable {
             flush: Mutex::new(Flush { syncer, footer: None }),
             last: Mutex::new(sync::now()),
             waiters: WaitList::new(),
+            completions: Completions::new(),
             evidence_end: Atomic::new(Lsn::ZERO),
             flusher_idle: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -139,10 +148,18 @@ impl Durable {
 
     /// Rule 4, the leader's half: the lock is free again.
     fn hand_over(&self) {
-        // A target is served when `durable` has reached it, so the list compares with one more.
-        self.waiters.wake_below(self.ring.durable().get() + 1, true);
+        self.serve(self.ring.durable(), true);
         // Readers of durable records wait for the same news.
         self.ring.tail_readers.wake_all();
+    }
+
+    /// Wakes all those whose goal is reached, and one more thread if `successor`.
+    fn serve(&self, durable: Lsn, successor: bool) {
+        // A target is served when `durable` has reached it, so the list compares with one more.
+        self.waiters.wake_below(durable.get() + 1, successor);
+        if self.completions.wake_tasks(durable) {
+            self.ring.flusher_bell.ring();
+        }
     }
 
     /// Rule 4, the follower's half. Returns the lock if it was free in the meantime: who has held
@@ -176,6 +193,71 @@ impl Durable {
         Ok(())
     }
 
+    /// A future's look: lists its task if `durable` has not reached `goal`.
+    fn poll_wait(
+        &self,
+        goal: Lsn,
+        ticket: &mut Option<Ticket>,
+        waker: &Waker,
+    ) -> Poll<Outcome> {
+        // Who was listed before has been woken, or looks for reasons of its own.
+        let held_back = || self.check_patience(goal, None).err().map(Err);
+        let known = self.outcome(goal);
+        let known = known.or_else(|| if ticket.is_some() { held_back() } else { None });
+        if let Some(outcome) = known {
+            return Poll::Ready(outcome);
+        }
+        match self.completions.add_task(goal, ticket, waker) {
+            None => return Poll::Ready(self.last_outcome(goal)),
+            Some(Added::Before) => {}
+            Some(Added::Now) => self.ring.flusher_bell.ring(),
+        }
+        // Rule 2 of `completions`.
+        self.outcome(goal).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// A future goes.
+    fn forget_task(&self, ticket: Ticket) {
+        self.completions.remove_task(ticket);
+    }
+
+    /// Calls `call` once it is known whether `durable` reaches `goal`: here if it is known now, else
+    /// in the flusher.
+    pub(crate) fn call_when_durable(&self, goal: Lsn, call: Callback) {
+        if let Some(outcome) = self.outcome(goal) {
+            return call(outcome);
+        }
+        match self.completions.add_call(goal, call) {
+            Err(call) => call(self.last_outcome(goal)),
+            Ok(ticket) => match self.outcome(goal) {
+                None => self.ring.flusher_bell.ring(),
+                // Rule 2 of `completions`.
+                Some(outcome) => {
+                    if let Some(call) = self.completions.take_call(ticket) {
+                        call(outcome);
+                    }
+                }
+            },
+        }
+    }
+
+    /// How a wait for `goal` has ended, if it has.
+    fn outcome(&self, goal: Lsn) -> Option<Outcome> {
+        if self.ring.durable() >= goal {
+            return Some(Ok(()));
+        }
+        self.ring.failure().map(|failure| Err(WaitError::Poisoned(failure)))
+    }
+
+    /// How a wait for `goal` ends in a log whose close has ended: nothing more becomes durable.
+    fn last_outcome(&self, goal: Lsn) -> Outcome {
+        self.outcome(goal).unwrap_or_else(|| {
+            // All that was claimed is durable, or the close has given up at the first hole.
+            let lsn = self.ring.published();
+            Err(WaitError::HeldBack { lsn, age: self.options.hole_age_max })
+        })
+    }
+
     /// Is nothing but our own newest evidence beyond `durable`, up to `end`?
     pub(crate) fn is_settled(&self, end: Lsn) -> bool {
         let durable = self.ring.durable();
@@ -203,7 +285,7 @@ impl Durable {
         while durable < target {
             let (next, footer) = self.sync_segment(flush, durable, target)?;
             self.janitor.durable_advanced();
-            self.waiters.wake_below(next.get() + 1, false);
+            self.serve(next, false);
             flush.footer = footer.map(Draft::write);
             durable = next;
         }

@@ -124,6 +124,11 @@ pub fn spawn(_name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Resu
     Ok(checker::thread::spawn(body))
 }
 
+/// Is `thread` the one that asks?
+pub fn is_current(thread: &JoinHandle<()>) -> bool {
+    thread.thread().id() == current().id()
+}
+
 /// Loom follows plain accesses itself.
 #[cfg(wal_loom)]
 mod watch {

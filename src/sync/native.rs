@@ -48,3 +48,8 @@ pub fn wait_timeout<'a, T>(
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
+
+/// Is `thread` the one that asks?
+pub fn is_current(thread: &JoinHandle<()>) -> bool {
+    thread.thread().id() == current().id()
+}

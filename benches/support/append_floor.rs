@@ -1,19 +1,18 @@
-//! The floors: the least that any log of this kind has to do, measured beside it.
+//! The floor of an append: the least that any log of this kind has to do.
 //!
-//! The append floor is the bare work of one append: checksum, claim by `fetch_add`, copy, 16-byte
+//! It is the bare work of one append: checksum, claim by `fetch_add`, copy, 16-byte
 //! header, release store, into a prefaulted mapped ring of the same size, with as many producers
 //! and nobody reading. It does not know whether it overwrites, never waits, and nothing could be
 //! recovered from it. With `zeroing`, a second thread zeroes as many bytes as are appended, which
 //! any log must do that hands out clean space.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memmap2::MmapRaw;
+
+use super::written_file;
 
 /// How much the zeroing thread does at a time.
 const PIECE: u64 = 16 << 20;
@@ -29,15 +28,7 @@ impl FloorRing {
     /// A ring of `size` bytes (a power of two) in a new file in `dir`.
     pub fn new(dir: &Path, size: u64) -> std::io::Result<FloorRing> {
         assert!(size.is_power_of_two());
-        let path = dir.join("floor");
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        for _ in 0..size / 4096 {
-            file.write_all(&[0_u8; 4096])?;
-        }
-        file.sync_all()?;
-        let map = memmap2::MmapOptions::new().map_raw(&file)?;
-        std::fs::remove_file(path)?;
+        let map = memmap2::MmapOptions::new().map_raw(&written_file(dir, size)?)?;
         // SAFETY: the mapping is `size` bytes long, writable, and not shared with anyone yet.
         unsafe { std::ptr::write_bytes(map.as_mut_ptr(), 0, size as usize) };
         Ok(FloorRing { map, size, tail: crossbeam_utils::CachePadded::new(AtomicU64::new(0)) })
@@ -106,42 +97,5 @@ impl FloorRing {
             stop.store(true, Ordering::Release);
         });
         start.elapsed()
-    }
-}
-
-/// The disk's floor: sequential overwrites of written blocks, 4 MiB and a data sync at a time.
-pub struct DiskFloor {
-    file: File,
-    size: u64,
-}
-
-impl DiskFloor {
-    /// A file of `size` bytes in `dir`, written once.
-    pub fn new(dir: &Path, size: u64) -> std::io::Result<DiskFloor> {
-        let path = dir.join("disk-floor");
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        for _ in 0..size / 4096 {
-            file.write_all(&[1_u8; 4096])?;
-        }
-        file.sync_all()?;
-        std::fs::remove_file(path)?;
-        Ok(DiskFloor { file, size })
-    }
-
-    /// Writes and syncs `bytes` in units of `unit`, round and round; returns the time taken.
-    pub fn overwrite(&self, bytes: u64, unit: usize) -> std::io::Result<Duration> {
-        let data = vec![0x5A_u8; unit];
-        let start = Instant::now();
-        let mut offset = 0;
-        for _ in 0..bytes.div_ceil(unit as u64) {
-            if offset + unit as u64 > self.size {
-                offset = 0;
-            }
-            self.file.write_all_at(&data, offset)?;
-            self.file.sync_data()?;
-            offset += unit as u64;
-        }
-        Ok(start.elapsed())
     }
 }

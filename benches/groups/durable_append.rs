@@ -1,0 +1,101 @@
+//! Appends that are durable when they return, against the disk's own write and sync (one thread) and
+//! against the plainest group commit (several).
+
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use hdrhistogram::Histogram;
+use kaelix_wal::{Durability, Wal};
+
+use crate::support::disk_floor::{DiskFloor, GroupFloor};
+use crate::support::{RING, ROUNDS, histogram, median, open, seconds, time_calls};
+
+const PAYLOAD: usize = 256;
+const THREADS: [usize; 2] = [8, 32];
+
+pub fn run(_: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let wal = open(dir.path(), Durability::OnDemand);
+    let time = seconds(2.0);
+    one_thread(dir.path(), &wal, time);
+    groups(dir.path(), &wal, time);
+}
+
+fn one_thread(dir: &std::path::Path, wal: &Wal, time: Duration) {
+    let disk = DiskFloor::new(dir, RING).expect("a floor");
+    let payload = [0xA5_u8; PAYLOAD];
+    let (mut floor, mut log) = (histogram(), histogram());
+    let mut ratios = (Vec::new(), Vec::new());
+    let mut page = 0;
+    for _ in 0..ROUNDS {
+        let of_floor = time_calls(time, || {
+            disk.page(page).expect("the disk takes it");
+            page += 1;
+        });
+        let of_log = time_calls(time, || {
+            wal.append_durable(&payload).expect("the disk takes it");
+        });
+        let ratio = |q| of_log.value_at_quantile(q) as f64 / of_floor.value_at_quantile(q) as f64;
+        ratios.0.push(ratio(0.5));
+        ratios.1.push(ratio(0.99));
+        floor.add(of_floor).expect("same bounds");
+        log.add(of_log).expect("same bounds");
+    }
+    println!("\ndurable_append, 1 thread: microseconds, {ROUNDS} rounds in turn");
+    println!("| | p50 | p99 | p99.9 | worst |\n|---|---|---|---|---|");
+    for (name, times) in [("4 KiB pwrite + fdatasync", &floor), ("log, 256 B", &log)] {
+        let at = |q| times.value_at_quantile(q) as f64 / 1e3;
+        let worst = times.max() as f64 / 1e3;
+        println!("| {name} | {:.0} | {:.0} | {:.0} | {worst:.0} |", at(0.5), at(0.99), at(0.999));
+    }
+    let (p50, p99) = (median(ratios.0), median(ratios.1));
+    println!("| log/floor, median of the rounds | {p50:.2} | {p99:.2} | | |");
+}
+
+fn groups(dir: &std::path::Path, wal: &Wal, time: Duration) {
+    let group = GroupFloor::new(dir, RING).expect("a floor");
+    let payload = [0xA5_u8; PAYLOAD];
+    println!("\ndurable_append, group commit: appends/s, medians of {ROUNDS} rounds in turn");
+    println!("| threads | floor | log | log/floor | floor p99, us | log p99, us |");
+    println!("|---|---|---|---|---|---|");
+    for threads in THREADS {
+        let (mut floor, mut log, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut floor_times, mut log_times) = (histogram(), histogram());
+        for _ in 0..ROUNDS {
+            let (of_floor, times) = rate(threads, time, || {
+                group.append(&payload).expect("the disk takes it");
+            });
+            floor_times.add(times).expect("same bounds");
+            let (of_log, times) = rate(threads, time, || {
+                wal.append_durable(&payload).expect("the disk takes it");
+            });
+            log_times.add(times).expect("same bounds");
+            floor.push(of_floor);
+            log.push(of_log);
+            ratios.push(of_log / of_floor);
+        }
+        let p99 = |times: &Histogram<u64>| times.value_at_quantile(0.99) as f64 / 1e3;
+        println!(
+            "| {threads} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} |",
+            median(floor),
+            median(log),
+            median(ratios),
+            p99(&floor_times),
+            p99(&log_times)
+        );
+    }
+}
+
+/// Calls a second of `threads` threads together, and the time of each call.
+fn rate(threads: usize, time: Duration, operation: impl Fn() + Sync) -> (f64, Histogram<u64>) {
+    let start = Instant::now();
+    let all = std::thread::scope(|scope| {
+        let handles: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| time_calls(time, &operation))).collect();
+        handles.into_iter().fold(histogram(), |mut all, handle| {
+            all.add(handle.join().expect("no panic")).expect("same bounds");
+            all
+        })
+    });
+    (all.len() as f64 / start.elapsed().as_secs_f64(), all)
+}

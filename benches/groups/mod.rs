@@ -1,0 +1,17 @@
+//! The groups of benchmarks.
+
+mod append_throughput;
+mod durable_append;
+mod durable_throughput;
+
+use criterion::Criterion;
+
+/// A group's name, and what runs it.
+type Group = (&'static str, fn(&mut Criterion));
+
+/// All of them.
+pub const ALL: &[Group] = &[
+    ("append_throughput", append_throughput::run),
+    ("durable_append", durable_append::run),
+    ("durable_throughput", durable_throughput::run),
+];
