@@ -1,6 +1,7 @@
 //! Appends that are durable when they return, against the disk's own write and sync (one thread) and
 //! against the plainest group commit (several).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
@@ -12,6 +13,7 @@ use crate::support::{RING, ROUNDS, histogram, median, open, seconds, time_calls}
 
 const PAYLOAD: usize = 256;
 const THREADS: [usize; 2] = [8, 32];
+const TASKS: usize = 256;
 
 pub fn run(_: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -19,6 +21,7 @@ pub fn run(_: &mut Criterion) {
     let time = seconds(2.0);
     one_thread(dir.path(), &wal, time);
     groups(dir.path(), &wal, time);
+    tasks(&Arc::new(wal), time);
 }
 
 fn one_thread(dir: &std::path::Path, wal: &Wal, time: Duration) {
@@ -84,6 +87,43 @@ fn groups(dir: &std::path::Path, wal: &Wal, time: Duration) {
             p99(&log_times)
         );
     }
+}
+
+/// Tasks that wait on a runtime of two threads, against one thread that waits by itself.
+fn tasks(wal: &Arc<Wal>, time: Duration) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    let runtime = runtime.expect("a runtime");
+    let payload = [0xA5_u8; PAYLOAD];
+    let (mut one, mut many, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (alone, _) = rate(1, time, || {
+            wal.append_durable(&payload).expect("the disk takes it");
+        });
+        let start = Instant::now();
+        let handles: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let wal = wal.clone();
+                runtime.spawn(async move {
+                    let mut count = 0_u64;
+                    while start.elapsed() < time {
+                        let lsn = wal.append(&payload).expect("the oldest makes room");
+                        wal.durable(lsn).await.expect("the disk takes it");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let count: u64 =
+            handles.into_iter().map(|task| runtime.block_on(task).expect("no panic")).sum();
+        let together = count as f64 / start.elapsed().as_secs_f64();
+        one.push(alone);
+        many.push(together);
+        ratios.push(together / alone);
+    }
+    println!("\ndurable_append, tasks: appends/s, medians of {ROUNDS} rounds in turn");
+    println!("| one thread | {TASKS} tasks | tasks/thread |\n|---|---|---|");
+    println!("| {:.0} | {:.0} | {:.1} |", median(one), median(many), median(ratios));
 }
 
 /// Calls a second of `threads` threads together, and the time of each call.

@@ -3,6 +3,8 @@
 mod append_throughput;
 mod durable_append;
 mod durable_throughput;
+mod paced_append;
+mod write_amplification;
 
 use criterion::Criterion;
 
@@ -14,4 +16,6 @@ pub const ALL: &[Group] = &[
     ("append_throughput", append_throughput::run),
     ("durable_append", durable_append::run),
     ("durable_throughput", durable_throughput::run),
+    ("paced_append", paced_append::run),
+    ("write_amplification", write_amplification::run),
 ];

@@ -27,11 +27,21 @@ pub struct FloorRing {
 impl FloorRing {
     /// A ring of `size` bytes (a power of two) in a new file in `dir`.
     pub fn new(dir: &Path, size: u64) -> std::io::Result<FloorRing> {
+        let file = written_file(dir, size)?;
+        Ok(FloorRing::on(memmap2::MmapOptions::new().map_raw(&file)?))
+    }
+
+    /// A ring of `size` bytes (a power of two) in memory of its own.
+    pub fn private(size: u64) -> std::io::Result<FloorRing> {
+        Ok(FloorRing::on(memmap2::MmapMut::map_anon(size as usize)?.into()))
+    }
+
+    fn on(map: MmapRaw) -> FloorRing {
+        let size = map.len() as u64;
         assert!(size.is_power_of_two());
-        let map = memmap2::MmapOptions::new().map_raw(&written_file(dir, size)?)?;
         // SAFETY: the mapping is `size` bytes long, writable, and not shared with anyone yet.
         unsafe { std::ptr::write_bytes(map.as_mut_ptr(), 0, size as usize) };
-        Ok(FloorRing { map, size, tail: crossbeam_utils::CachePadded::new(AtomicU64::new(0)) })
+        FloorRing { map, size, tail: crossbeam_utils::CachePadded::new(AtomicU64::new(0)) }
     }
 
     /// One append of the floor.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use kaelix_wal::{Durability, Geometry, OnFull, Options, Wal};
+use memmap2::MmapMut;
 
 /// Sizes of the log that the benchmarks use, and of each floor's file.
 pub const RING: u64 = 256 << 20;
@@ -35,11 +36,22 @@ pub fn append(wal: &Wal, payload: &[u8]) {
 /// A file of `size` bytes without a name in `dir`, every block written, a page at a time: larger
 /// writes would leave large folios in the page cache.
 pub fn written_file(dir: &Path, size: u64) -> std::io::Result<File> {
+    filled_file(dir, size, 4 << 10)
+}
+
+/// A mapped file without a name in `dir`, every block written, in writes of `unit` bytes.
+pub fn mapped_file(dir: &Path, size: u64, unit: usize) -> std::io::Result<MmapMut> {
+    // SAFETY: the file has no name, and its one handle goes here: nobody else changes it.
+    unsafe { MmapMut::map_mut(&filled_file(dir, size, unit)?) }
+}
+
+fn filled_file(dir: &Path, size: u64, unit: usize) -> std::io::Result<File> {
     let path = dir.join("floor");
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-    for _ in 0..size / 4096 {
-        file.write_all(&[1_u8; 4096])?;
+    let page = vec![1_u8; unit];
+    for _ in 0..size / unit as u64 {
+        file.write_all(&page)?;
     }
     file.sync_all()?;
     std::fs::remove_file(path)?;

@@ -194,12 +194,7 @@ impl Durable {
     }
 
     /// A future's look: lists its task if `durable` has not reached `goal`.
-    fn poll_wait(
-        &self,
-        goal: Lsn,
-        ticket: &mut Option<Ticket>,
-        waker: &Waker,
-    ) -> Poll<Outcome> {
+    fn poll_wait(&self, goal: Lsn, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Outcome> {
         // Who was listed before has been woken, or looks for reasons of its own.
         let held_back = || self.check_patience(goal, None).err().map(Err);
         let known = self.outcome(goal);

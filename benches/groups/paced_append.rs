@@ -1,0 +1,184 @@
+//! Appends at a fixed rate while the log flushes, wraps and recycles: does a producer notice?
+//!
+//! A latency counts from the moment at which the append was due, so that whatever delays one
+//! append counts for all that come due meanwhile. The yardstick is the same producer at the same
+//! rate with a prefaulted private ring, while another thread writes and syncs as many bytes to the
+//! same disk: what is left then is the machine's own noise.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use hdrhistogram::Histogram;
+use kaelix_wal::{Durability, Wal};
+
+use crate::support::append_floor::FloorRing;
+use crate::support::disk_floor::DiskFloor;
+use crate::support::{RING, ROUNDS, SEGMENT, append, histogram, median, open, seconds};
+
+const PAYLOAD: usize = 64;
+const PERIOD: Duration = Duration::from_micros(1);
+const QUANTILES: [(f64, &str); 4] =
+    [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"), (0.9999, "p99.99")];
+
+/// How the log is made to flush.
+#[derive(Clone, Copy)]
+enum Flush {
+    /// By itself: the segments that the producer has left.
+    Segments,
+    /// All that is new, every 5 ms.
+    Interval,
+    /// All that is new, as fast as the disk takes it, because somebody waits.
+    Waiter,
+}
+
+pub fn run(_: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = DiskFloor::new(dir.path(), RING).expect("a floor");
+    let floor = FloorRing::private(RING).expect("a floor");
+    println!("\npaced_append: 1 M appends/s of 64 B, latency from the intended start in");
+    println!("microseconds, {ROUNDS} rounds in turn; ratio: median of the rounds' ratios");
+    println!("| flushing | | p50 | p99 | p99.9 | p99.99 | worst | faults per million |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, flush) in [
+        ("segments (default)", Flush::Segments),
+        ("every 5 ms", Flush::Interval),
+        ("a waiter, all the time", Flush::Waiter),
+    ] {
+        let durability = match flush {
+            Flush::Interval => Durability::Interval(Duration::from_millis(5)),
+            _ => Durability::OnDemand,
+        };
+        let path = dir.path().join(name);
+        let wal = open(&path, durability);
+        compare(name, flush, &wal, &floor, &disk);
+        wal.close().expect("the disk takes it");
+        drop(wal);
+        std::fs::remove_dir_all(path).expect("a temporary directory");
+    }
+}
+
+fn compare(name: &str, flush: Flush, wal: &Wal, floor: &FloorRing, disk: &DiskFloor) {
+    let time = seconds(2.0);
+    let payload = [0xA5_u8; PAYLOAD];
+    let (mut of_idle, mut of_floor, mut of_log) = (Paced::new(), Paced::new(), Paced::new());
+    let mut ratios = [const { Vec::new() }; QUANTILES.len()];
+    for _ in 0..ROUNDS {
+        let appended = AtomicU64::new(0);
+        of_idle.add(&paced(time, || {
+            floor.append(&payload);
+        }));
+        let one = beside(
+            |stop| load(flush, disk, &appended, stop),
+            || {
+                paced(time, || {
+                    floor.append(&payload);
+                    appended.store(appended.load(Ordering::Relaxed) + 80, Ordering::Relaxed);
+                })
+            },
+        );
+        let two = beside(
+            |stop| wait_all_the_time(flush, wal, stop),
+            || paced(time, || append(wal, &payload)),
+        );
+        for ((quantile, _), ratios) in QUANTILES.iter().zip(&mut ratios) {
+            let at = |paced: &Paced| paced.times.value_at_quantile(*quantile) as f64;
+            ratios.push(at(&two) / at(&one));
+        }
+        of_floor.add(&one);
+        of_log.add(&two);
+    }
+    for (what, paced) in [("idle", &of_idle), ("yardstick", &of_floor), ("log", &of_log)] {
+        let at = |quantile| paced.times.value_at_quantile(quantile) as f64 / 1e3;
+        let cells: Vec<_> = QUANTILES.iter().map(|(q, _)| format!("{:.2}", at(*q))).collect();
+        let worst = paced.times.max() as f64 / 1e3;
+        let faults = paced.faults as f64 * 1e6 / paced.times.len() as f64;
+        println!("| {name} | {what} | {} | {worst:.0} | {faults:.2} |", cells.join(" | "));
+    }
+    let cells: Vec<_> = ratios.into_iter().map(|r| format!("{:.2}", median(r))).collect();
+    println!("| {name} | ratio | {} | | |", cells.join(" | "));
+}
+
+/// Runs `work` while `other` runs in a second thread, which ends when it is told.
+fn beside<T>(other: impl FnOnce(&AtomicBool) + Send, work: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| other(&stop));
+        let result = work();
+        stop.store(true, Ordering::Release);
+        result
+    })
+}
+
+/// The log's waiter, if it has one.
+fn wait_all_the_time(flush: Flush, wal: &Wal, stop: &AtomicBool) {
+    while matches!(flush, Flush::Waiter) && !stop.load(Ordering::Acquire) {
+        wal.sync().expect("the disk takes it");
+    }
+}
+
+/// What the log's flushing costs the disk, done by plain writes: as many bytes, as often.
+fn load(flush: Flush, disk: &DiskFloor, appended: &AtomicU64, stop: &AtomicBool) {
+    let mut written = appended.load(Ordering::Relaxed);
+    while !stop.load(Ordering::Acquire) {
+        let new = appended.load(Ordering::Relaxed) - written;
+        let (due, nap) = match flush {
+            Flush::Segments => (new >= SEGMENT, Duration::from_millis(1)),
+            Flush::Interval => (true, Duration::from_millis(5)),
+            Flush::Waiter => (true, Duration::ZERO),
+        };
+        if due && new > 0 {
+            disk.overwrite(new, new.next_multiple_of(4096) as usize).expect("the disk takes it");
+            written += new;
+        }
+        std::thread::sleep(nap);
+    }
+}
+
+/// Latencies and page faults of a producer.
+struct Paced {
+    times: Histogram<u64>,
+    faults: u64,
+}
+
+impl Paced {
+    fn new() -> Paced {
+        Paced { times: histogram(), faults: 0 }
+    }
+
+    fn add(&mut self, other: &Paced) {
+        self.times.add(&other.times).expect("same bounds");
+        self.faults += other.faults;
+    }
+}
+
+/// Calls `operation` at the fixed rate for `time`, in this thread.
+fn paced(time: Duration, mut operation: impl FnMut()) -> Paced {
+    let mut times = histogram();
+    let count = (time.as_nanos() / PERIOD.as_nanos()) as u32;
+    // Pages of the histogram itself are touched before.
+    times.saturating_record_n(1, 1);
+    let faults = page_faults();
+    let start = Instant::now();
+    let mut now = start;
+    for n in 0..count {
+        let due = start + PERIOD * n;
+        while now < due {
+            std::hint::spin_loop();
+            now = Instant::now();
+        }
+        operation();
+        now = Instant::now();
+        times.saturating_record((now - due).as_nanos() as u64);
+    }
+    Paced { times, faults: page_faults() - faults }
+}
+
+/// Page faults of this thread so far.
+fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    // Behind the name, which ends in a bracket: minor faults are field 10, major ones field 12.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let field = |n: usize| fields.get(n - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    field(10) + field(12)
+}
