@@ -56,6 +56,35 @@ impl Doorbell {
     }
 }
 
+/// A doorbell for a thread that is better awake while others work, and misses little if it is woken
+/// late: who passes by rings only if it seems to be asleep.
+pub(crate) struct Snooze {
+    asleep: AtomicBool,
+    pub(crate) bell: Doorbell,
+}
+
+impl Snooze {
+    pub(crate) fn new() -> Snooze {
+        Snooze { asleep: AtomicBool::new(false), bell: Doorbell::new() }
+    }
+
+    /// Sleeps until rung, at most `timeout` if there is one. Says whether it was rung.
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> bool {
+        // Relaxed, here and below: a ring that is missed comes again from the next who passes.
+        self.asleep.store(timeout.is_none(), Ordering::Relaxed);
+        let rung = self.bell.wait(timeout);
+        self.asleep.store(false, Ordering::Relaxed);
+        rung
+    }
+
+    /// There is work.
+    pub(crate) fn pass_by(&self) {
+        if self.asleep.load(Ordering::Relaxed) {
+            self.bell.ring();
+        }
+    }
+}
+
 struct Entry {
     /// The sleeper is served once the watched position lies beyond this one.
     target: u64,

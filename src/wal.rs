@@ -23,7 +23,7 @@ use crate::region::{Backing, Mapped, Region, Syncer};
 use crate::ring::{
     CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
 };
-use crate::segments::{Janitor, SlotWriter};
+use crate::segments::{FaultTaker, Janitor, SlotWriter};
 use crate::sync::{self, Arc, JoinHandle, Mutex, lock};
 
 /// While space may become free by itself, a producer looks again this often.
@@ -57,6 +57,7 @@ pub struct Wal {
     pub(crate) ring: Arc<Ring>,
     pub(crate) durable: Arc<Durable>,
     pub(crate) janitor: Arc<Janitor>,
+    faults: Option<Arc<FaultTaker>>,
     slots: Arc<SlotWriter>,
     options: Options,
     report: RecoveryReport,
@@ -195,12 +196,15 @@ impl Wal {
         lock: Option<DirectoryLock>,
     ) -> Wal {
         let slots = Arc::new(slots);
+        let faults = ring.region().backing().has_page_faults();
+        let faults = faults.then(|| Arc::new(FaultTaker::new(ring.clone())));
         let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
         let durable = Durable::new(ring.clone(), slots.clone(), janitor.clone(), options, syncer);
         Wal {
             ring,
             durable: Arc::new(durable),
             janitor,
+            faults,
             slots,
             options,
             report,
@@ -217,6 +221,13 @@ impl Wal {
         threads.push(sync::spawn("wal-janitor", move || {
             janitor.run(|failure| watch.0.poison(failure));
         })?);
+        if let Some(faults) = self.faults.clone() {
+            let watch = PoisonOnPanic(self.durable.clone());
+            threads.push(sync::spawn("wal-faults", move || {
+                let _watch = watch;
+                faults.run();
+            })?);
+        }
         let (end, watch) = (EndOfWaits(self.durable.clone()), PoisonOnPanic(self.durable.clone()));
         threads.push(sync::spawn("wal-flusher", move || {
             let (_end, watch) = (end, watch);
@@ -549,6 +560,9 @@ impl Wal {
         self.ring.finish();
         self.janitor.stop();
         self.durable.stop_flusher();
+        if let Some(faults) = &self.faults {
+            faults.stop();
+        }
         for thread in lock(&self.threads).drain(..) {
             // The last handle to a log may go in a callback, which the flusher calls.
             if !sync::is_current(&thread) {

@@ -5,6 +5,8 @@
 //! rate with a prefaulted private ring, while another thread writes and syncs as many bytes to the
 //! same disk: what is left then is the machine's own noise.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,10 +16,12 @@ use kaelix_wal::{Durability, Wal};
 
 use crate::support::append_floor::FloorRing;
 use crate::support::disk_floor::DiskFloor;
-use crate::support::{RING, ROUNDS, SEGMENT, append, histogram, median, open, seconds};
+use crate::support::{RING, SEGMENT, append, histogram, median, open, seconds};
 
 const PAYLOAD: usize = 64;
 const PERIOD: Duration = Duration::from_micros(1);
+/// Many short rounds: a median of them leaves out those in which the machine itself stood still.
+const ROUNDS: usize = 21;
 const QUANTILES: [(f64, &str); 4] =
     [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"), (0.9999, "p99.99")];
 
@@ -28,6 +32,9 @@ enum Flush {
     Segments,
     /// All that is new, every 5 ms.
     Interval,
+    /// By itself, and ten times a second the kernel writes back all that is dirty, prepared
+    /// segments too, as it does by itself every 30 seconds or so.
+    Kernel,
     /// All that is new, as fast as the disk takes it, because somebody waits.
     Waiter,
 }
@@ -36,67 +43,74 @@ pub fn run(_: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let disk = DiskFloor::new(dir.path(), RING).expect("a floor");
     let floor = FloorRing::private(RING).expect("a floor");
-    println!("\npaced_append: 1 M appends/s of 64 B, latency from the intended start in");
-    println!("microseconds, {ROUNDS} rounds in turn; ratio: median of the rounds' ratios");
+    println!(
+        "\npaced_append: 1 M appends/s of 64 B, microseconds from the intended start: medians"
+    );
+    println!("of {ROUNDS} rounds in turn, of their ratios, and the worst of all");
     println!("| flushing | | p50 | p99 | p99.9 | p99.99 | worst | faults per million |");
     println!("|---|---|---|---|---|---|---|---|");
     for (name, flush) in [
         ("segments (default)", Flush::Segments),
         ("every 5 ms", Flush::Interval),
+        ("segments, and the kernel", Flush::Kernel),
         ("a waiter, all the time", Flush::Waiter),
     ] {
         let durability = match flush {
             Flush::Interval => Durability::Interval(Duration::from_millis(5)),
             _ => Durability::OnDemand,
         };
+        if std::env::var("KX_ONE").is_ok_and(|one| one != name) {
+            continue;
+        }
         let path = dir.path().join(name);
         let wal = open(&path, durability);
-        compare(name, flush, &wal, &floor, &disk);
+        compare(name, flush, &wal, &path, &floor, &disk);
         wal.close().expect("the disk takes it");
         drop(wal);
         std::fs::remove_dir_all(path).expect("a temporary directory");
     }
 }
 
-fn compare(name: &str, flush: Flush, wal: &Wal, floor: &FloorRing, disk: &DiskFloor) {
-    let time = seconds(2.0);
+fn compare(name: &str, flush: Flush, wal: &Wal, path: &Path, floor: &FloorRing, disk: &DiskFloor) {
+    let time = seconds(1.0);
     let payload = [0xA5_u8; PAYLOAD];
-    let (mut of_idle, mut of_floor, mut of_log) = (Paced::new(), Paced::new(), Paced::new());
-    let mut ratios = [const { Vec::new() }; QUANTILES.len()];
+    let [mut idle, mut yardstick, mut log] = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        let appended = AtomicU64::new(0);
-        of_idle.add(&paced(time, || {
+        idle.push(paced(time, || {
             floor.append(&payload);
         }));
-        let one = beside(
-            |stop| load(flush, disk, &appended, stop),
-            || {
-                paced(time, || {
-                    floor.append(&payload);
-                    appended.store(appended.load(Ordering::Relaxed) + 80, Ordering::Relaxed);
-                })
-            },
-        );
-        let two = beside(
-            |stop| wait_all_the_time(flush, wal, stop),
-            || paced(time, || append(wal, &payload)),
-        );
-        for ((quantile, _), ratios) in QUANTILES.iter().zip(&mut ratios) {
-            let at = |paced: &Paced| paced.times.value_at_quantile(*quantile) as f64;
-            ratios.push(at(&two) / at(&one));
-        }
-        of_floor.add(&one);
-        of_log.add(&two);
+        let appended = AtomicU64::new(0);
+        let beside_disk = || {
+            paced(time, || {
+                floor.append(&payload);
+                appended.store(appended.load(Ordering::Relaxed) + 80, Ordering::Relaxed);
+            })
+        };
+        yardstick.push(beside(|stop| load(flush, disk, &appended, stop), beside_disk));
+        let beside_waiter = || paced(time, || append(wal, &payload));
+        log.push(beside(|stop| provoke(flush, wal, &path.join("log/ring"), stop), beside_waiter));
     }
-    for (what, paced) in [("idle", &of_idle), ("yardstick", &of_floor), ("log", &of_log)] {
-        let at = |quantile| paced.times.value_at_quantile(quantile) as f64 / 1e3;
-        let cells: Vec<_> = QUANTILES.iter().map(|(q, _)| format!("{:.2}", at(*q))).collect();
-        let worst = paced.times.max() as f64 / 1e3;
-        let faults = paced.faults as f64 * 1e6 / paced.times.len() as f64;
-        println!("| {name} | {what} | {} | {worst:.0} | {faults:.2} |", cells.join(" | "));
+    for (what, rounds) in [("idle", &idle), ("yardstick", &yardstick), ("log", &log)] {
+        let cells = cells(|quantile| median(rounds.iter().map(|r| r.at(quantile)).collect()));
+        let worst = rounds.iter().map(|round| round.times.max()).max().unwrap_or(0) as f64 / 1e3;
+        let (faults, appends) = rounds.iter().fold((0, 0), |(faults, appends), round| {
+            (faults + round.faults, appends + round.times.len())
+        });
+        let faults = faults as f64 * 1e6 / appends as f64;
+        println!("| {name} | {what} | {cells} | {worst:.0} | {faults:.2} |");
     }
-    let cells: Vec<_> = ratios.into_iter().map(|r| format!("{:.2}", median(r))).collect();
-    println!("| {name} | ratio | {} | | |", cells.join(" | "));
+    for (what, rounds) in [("log/yardstick", &yardstick), ("log/idle", &idle)] {
+        let cells = cells(|quantile| {
+            median(log.iter().zip(rounds).map(|(l, r)| l.at(quantile) / r.at(quantile)).collect())
+        });
+        println!("| {name} | {what} | {cells} | | |");
+    }
+}
+
+/// A cell for each quantile.
+fn cells(at: impl Fn(f64) -> f64) -> String {
+    let cells: Vec<_> = QUANTILES.iter().map(|(q, _)| format!("{:.2}", at(*q))).collect();
+    cells.join(" | ")
 }
 
 /// Runs `work` while `other` runs in a second thread, which ends when it is told.
@@ -110,10 +124,18 @@ fn beside<T>(other: impl FnOnce(&AtomicBool) + Send, work: impl FnOnce() -> T) -
     })
 }
 
-/// The log's waiter, if it has one.
-fn wait_all_the_time(flush: Flush, wal: &Wal, stop: &AtomicBool) {
-    while matches!(flush, Flush::Waiter) && !stop.load(Ordering::Acquire) {
-        wal.sync().expect("the disk takes it");
+/// Makes the log flush, or the kernel.
+fn provoke(flush: Flush, wal: &Wal, ring: &Path, stop: &AtomicBool) {
+    let ring = File::open(ring).expect("the ring file");
+    while !stop.load(Ordering::Acquire) {
+        match flush {
+            Flush::Segments | Flush::Interval => return,
+            Flush::Waiter => drop(wal.sync().expect("the disk takes it")),
+            Flush::Kernel => {
+                ring.sync_data().expect("the disk takes it");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
     }
 }
 
@@ -124,6 +146,7 @@ fn load(flush: Flush, disk: &DiskFloor, appended: &AtomicU64, stop: &AtomicBool)
         let new = appended.load(Ordering::Relaxed) - written;
         let (due, nap) = match flush {
             Flush::Segments => (new >= SEGMENT, Duration::from_millis(1)),
+            Flush::Kernel => (true, Duration::from_millis(100)),
             Flush::Interval => (true, Duration::from_millis(5)),
             Flush::Waiter => (true, Duration::ZERO),
         };
@@ -135,20 +158,16 @@ fn load(flush: Flush, disk: &DiskFloor, appended: &AtomicU64, stop: &AtomicBool)
     }
 }
 
-/// Latencies and page faults of a producer.
+/// Latencies and page faults of a producer in one round.
 struct Paced {
     times: Histogram<u64>,
     faults: u64,
 }
 
 impl Paced {
-    fn new() -> Paced {
-        Paced { times: histogram(), faults: 0 }
-    }
-
-    fn add(&mut self, other: &Paced) {
-        self.times.add(&other.times).expect("same bounds");
-        self.faults += other.faults;
+    /// A quantile, in microseconds.
+    fn at(&self, quantile: f64) -> f64 {
+        self.times.value_at_quantile(quantile) as f64 / 1e3
     }
 }
 

@@ -88,6 +88,10 @@ unsafe impl Backing for Mapped {
         let _ = range;
     }
 
+    fn has_page_faults(&self) -> bool {
+        cfg!(target_os = "linux")
+    }
+
     fn prefault(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
         {

@@ -56,6 +56,11 @@ pub(crate) unsafe trait Backing: Send + Sync {
     /// and dirtiness stay. Best effort.
     fn unmap_for_now(&self, range: Range<u64>);
 
+    /// Can stores meet page faults that [`prefault`](Backing::prefault) takes before?
+    fn has_page_faults(&self) -> bool {
+        false
+    }
+
     /// Takes the write faults of `range` now, in the calling thread. Best effort.
     fn prefault(&self, range: Range<u64>);
 

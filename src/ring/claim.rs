@@ -15,6 +15,10 @@ use crate::metrics::count;
 use crate::region::Space;
 use crate::sync::{Ordering, compiler_fence};
 
+/// A claim that crosses a line, a multiple of this offset, tells those who sleep until producers are
+/// at work.
+const LINE: u32 = 64 << 10;
+
 /// The tail before a claim that succeeded: proof that its bytes are the holder's. Not `Clone`. It
 /// travels in a register where a [`Claim`] would go through memory.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(crate) struct Claim {
     offset: u64,
     /// Bytes owned, a multiple of 16.
     len: u32,
-    /// The claim found `SLEEPER`: its owner wakes the sleepers after the commit.
+    /// The claim found `SLEEPER`, or crosses a line: its owner wakes the sleepers after the commit.
     wake: bool,
 }
 
@@ -192,7 +196,8 @@ impl Ring {
             lsn: base.lsn + offset,
             offset: base.offset + offset,
             len,
-            wake: before.flags() & SLEEPER != 0,
+            wake: before.flags() & SLEEPER != 0
+                || (before.offset() ^ (before.offset() + len)) >= LINE,
         }
     }
 

@@ -41,7 +41,7 @@ use crate::lsn::Lsn;
 use crate::metrics::{Counters, count};
 use crate::region::Region;
 use crate::sync::{self, Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, lock};
-use crate::wait::{Doorbell, WaitList};
+use crate::wait::{Doorbell, Snooze, WaitList};
 
 pub(crate) use claim::{Claim, Granted, Prepared, Refusal};
 pub(crate) use cursor::{CLOSED, POISONED, SLEEPER, Tail};
@@ -105,6 +105,7 @@ pub(crate) struct Ring {
     pub(crate) tail_readers: WaitList,
     pub(crate) janitor_bell: Doorbell,
     pub(crate) flusher_bell: Doorbell,
+    pub(crate) fault_taker: Snooze,
     pub(crate) counters: Counters,
 }
 
@@ -156,6 +157,7 @@ impl Ring {
             tail_readers: WaitList::new(),
             janitor_bell: Doorbell::new(),
             flusher_bell: Doorbell::new(),
+            fault_taker: Snooze::new(),
             counters: Counters::new(),
         }
     }
@@ -208,7 +210,7 @@ impl Ring {
     }
 
     /// The end of what is prepared.
-    fn writable(&self) -> Lsn {
+    pub(crate) fn writable(&self) -> Lsn {
         let last = (self.prepared() - 1) as u32;
         self.geometry.normalize(self.geometry.lsn(last, self.geometry.record_end()))
     }
@@ -362,9 +364,10 @@ impl Ring {
         self.position(self.tail.transition_set(SLEEPER))
     }
 
-    /// A commit whose claim had found `SLEEPER`.
+    /// A commit whose claim had found `SLEEPER`, or has crossed a line.
     #[cold]
     fn wake_sleepers(&self) {
+        self.fault_taker.pass_by();
         if self.tail.transition_clear_sleeper() {
             count(&self.counters.wakeups, 1);
             self.tail_readers.wake_all();

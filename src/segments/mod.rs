@@ -5,10 +5,12 @@
 //! new `trimmed` is recycled, a checkpoint [slot](slots) says so on the medium. When all of a
 //! segment is durable, its [`footer`] says what it holds.
 
+pub(crate) mod faults;
 pub(crate) mod footer;
 pub(crate) mod janitor;
 pub(crate) mod prepare;
 pub(crate) mod slots;
 
+pub(crate) use faults::FaultTaker;
 pub(crate) use janitor::Janitor;
 pub(crate) use slots::SlotWriter;
