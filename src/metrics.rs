@@ -50,8 +50,18 @@ counters! {
     slots_written,
     /// Times a producer found the next segment not prepared or the ring full.
     full_hits,
-    /// Nanoseconds that producers spent waiting for space.
-    space_wait_nanos,
+    /// Nanoseconds that producers spent waiting although nothing was in the way: for a segment to
+    /// be prepared, or for a sync that space waits for.
+    prepare_wait_nanos,
+    /// Nanoseconds that producers spent at the full ring, until a checkpoint, or a reader that let
+    /// go, made room.
+    full_wait_nanos,
+    /// Pages that producers came to before the log had taken their page faults: each may have cost
+    /// an append a fault of a microsecond or two. An upper bound: most are writable all the same.
+    pages_unready,
+    /// Syncs that wrote the page on which the producers stood. Each write-protects it: the next
+    /// append there takes a page fault, unless the log takes it first.
+    tail_page_syncs,
     /// Times a commit woke a sleeping tail reader or flusher.
     wakeups,
     /// Reservations given up by drop.

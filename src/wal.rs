@@ -18,7 +18,7 @@ use crate::lsn::Lsn;
 use crate::metrics::{Metrics, count};
 use crate::options::{OnFull, Options};
 use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
-use crate::recovery::{self, Head, RecoveryReport};
+use crate::recovery::{self, Head, RecoveryOutcome, RecoveryReport};
 use crate::region::{Backing, Mapped, Region, Syncer};
 use crate::ring::{
     CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
@@ -174,6 +174,9 @@ impl Wal {
     ) -> Result<Wal, OpenError> {
         let (recovered, slots) = recovery::recover(&region, head, boot)
             .map_err(|refusal| recovery::refusal_error(path, refusal))?;
+        // The segment that goes on: all that recovery has changed in it is on the medium.
+        let active = head.geometry.segment_offset(head.geometry.sequence(recovered.end));
+        region.backing().evict(active..active + head.geometry.segment_size());
         let syncer = region.backing().syncer().map_err(file_error("open", path))?;
         let identity = Identity { log_id: head.log_id, epoch: recovered.epoch };
         let start = StartPositions {
@@ -196,9 +199,10 @@ impl Wal {
         lock: Option<DirectoryLock>,
     ) -> Wal {
         let slots = Arc::new(slots);
+        let reopened = report.outcome != RecoveryOutcome::New;
         let faults = ring.region().backing().has_page_faults();
         let faults = faults.then(|| Arc::new(FaultTaker::new(ring.clone())));
-        let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options));
+        let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options, reopened));
         let durable = Durable::new(ring.clone(), slots.clone(), janitor.clone(), options, syncer);
         Wal {
             ring,
@@ -558,11 +562,7 @@ impl Wal {
         let end = self.ring.freeze(CLOSED, None);
         let result = self.finish(end);
         self.ring.finish();
-        self.janitor.stop();
-        self.durable.stop_flusher();
-        if let Some(faults) = &self.faults {
-            faults.stop();
-        }
+        self.stop_threads();
         for thread in lock(&self.threads).drain(..) {
             // The last handle to a log may go in a callback, which the flusher calls.
             if !sync::is_current(&thread) {
@@ -597,8 +597,7 @@ impl Wal {
     /// The process dies here: no close, no mark. Its threads end where they stand.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn die(self) {
-        self.janitor.stop();
-        self.durable.stop_flusher();
+        self.stop_threads();
         for thread in lock(&self.threads).drain(..) {
             thread.join().expect("no background thread panics");
         }
@@ -609,6 +608,15 @@ impl Wal {
     #[cfg(any(wal_loom, wal_shuttle))]
     pub(crate) fn abandon(&self) {
         *lock(&self.closed) = Some(Ok(()));
+    }
+
+    /// Each thread ends at its next look.
+    fn stop_threads(&self) {
+        self.janitor.stop();
+        self.durable.stop_flusher();
+        if let Some(faults) = &self.faults {
+            faults.stop();
+        }
     }
 
     fn finish(&self, end: Lsn) -> Result<(), CloseError> {
@@ -658,8 +666,8 @@ impl Wal {
         mut refusal: Refusal,
         deadline: Option<Instant>,
     ) -> Result<Granted, AppendError> {
-        let start = sync::now();
-        let result = loop {
+        let mut since = sync::now();
+        loop {
             // In this order: a segment that became free after the look is found by the claim.
             let progress = self.janitor.can_progress();
             let waiter = self.ring.space_waiters.register(0);
@@ -678,9 +686,13 @@ impl Wal {
             let nap = if progress { SPACE_NAP } else { self.options.hole_age_max };
             let until = sync::now() + nap;
             waiter.park_until(deadline.map_or(until, |deadline| deadline.min(until)));
-        };
-        count(&self.ring.counters.space_wait_nanos, (sync::now() - start).as_nanos() as u64);
-        result
+            let counters = &self.ring.counters;
+            let waited =
+                if progress { &counters.prepare_wait_nanos } else { &counters.full_wait_nanos };
+            let now = sync::now();
+            count(waited, (now - since).as_nanos() as u64);
+            since = now;
+        }
     }
 
     /// Ends a wait for space that has lasted too long, with the reason.

@@ -1,5 +1,5 @@
-//! Appends that are durable when they return, against the disk's own write and sync (one thread) and
-//! against the plainest group commit (several).
+//! Appends that are durable when they return, against the disk's own write and sync (one thread)
+//! and against the plainest group commit (several).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -59,9 +59,6 @@ pub fn run(_: &mut Criterion) {
             Flush::Interval => Durability::Interval(Duration::from_millis(5)),
             _ => Durability::OnDemand,
         };
-        if std::env::var("KX_ONE").is_ok_and(|one| one != name) {
-            continue;
-        }
         let path = dir.path().join(name);
         let wal = open(&path, durability);
         compare(name, flush, &wal, &path, &floor, &disk);

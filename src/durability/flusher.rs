@@ -1,7 +1,7 @@
 //! The flusher: a background thread that syncs without being waited for.
 //!
 //! 1. On demand, it syncs segments that the producers have left, so that a checkpoint can release
-//!    them. At an interval, it syncs all that is new that often. Without durability it does neither.
+//!    them. At an interval, it syncs all that is new that often. Without durability, neither.
 //! 2. For tasks and callbacks that wait it leads sync after sync, as long as there are any. Behind
 //!    a hole it looks less and less often.
 //! 3. When the log has gone quiet it writes one checkpoint slot, so that what is durable is proven

@@ -216,8 +216,8 @@ impl Durable {
         self.completions.remove_task(ticket);
     }
 
-    /// Calls `call` once it is known whether `durable` reaches `goal`: here if it is known now, else
-    /// in the flusher.
+    /// Calls `call` once it is known whether `durable` reaches `goal`: here if it is known now,
+    /// else in the flusher.
     pub(crate) fn call_when_durable(&self, goal: Lsn, call: Callback) {
         if let Some(outcome) = self.outcome(goal) {
             return call(outcome);
@@ -355,6 +355,7 @@ impl Durable {
 
     fn after_sync(&self, target: Lsn, goal: FlushGoal) {
         if goal == FlushGoal::Published {
+            count(&self.ring.counters.tail_page_syncs, 1);
             // The sync has write-protected the page that the writers stand on: take its fault now.
             let geometry = self.ring.geometry();
             if u64::from(geometry.sequence(target)) < self.ring.prepared() {

@@ -88,6 +88,26 @@ unsafe impl Backing for Mapped {
         let _ = range;
     }
 
+    fn evict(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        {
+            // Mapped pages stay; and the advice is taken for clean ones only.
+            self.unmap_for_now(range.clone());
+            let len = std::num::NonZeroU64::new(range.end - range.start);
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, rustix::fs::Advice::DontNeed);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    fn discard(&self, range: Range<u64>) {
+        self.evict(range.clone());
+        for page in range.step_by(PAGE_SIZE as usize) {
+            // A page that cannot be written here is read when it is overwritten.
+            let _ = self.file.write_all_at(&[0; PAGE_SIZE as usize], page);
+        }
+    }
+
     fn has_page_faults(&self) -> bool {
         cfg!(target_os = "linux")
     }

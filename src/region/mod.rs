@@ -56,6 +56,15 @@ pub(crate) unsafe trait Backing: Send + Sync {
     /// and dirtiness stay. Best effort.
     fn unmap_for_now(&self, range: Range<u64>);
 
+    /// Takes the clean pages of `range` out of the page cache. Those that were read ahead from the
+    /// disk lie in large folios, of which a sync of one dirty page writes all; those that a fault
+    /// brings back do not. Nobody touches the range meanwhile. Best effort.
+    fn evict(&self, _range: Range<u64>) {}
+
+    /// As [`evict`](Backing::evict), of pages whose contents are no longer needed: some are zero
+    /// afterwards, and none has to be read from the disk before it is overwritten.
+    fn discard(&self, _range: Range<u64>) {}
+
     /// Can stores meet page faults that [`prefault`](Backing::prefault) takes before?
     fn has_page_faults(&self) -> bool {
         false

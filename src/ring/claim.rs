@@ -15,8 +15,8 @@ use crate::metrics::count;
 use crate::region::Space;
 use crate::sync::{Ordering, compiler_fence};
 
-/// A claim that crosses a line, a multiple of this offset, tells those who sleep until producers are
-/// at work.
+/// A claim that crosses a line, a multiple of this offset, tells those who sleep until producers
+/// are at work.
 const LINE: u32 = 64 << 10;
 
 /// The tail before a claim that succeeded: proof that its bytes are the holder's. Not `Clone`. It

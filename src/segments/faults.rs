@@ -5,15 +5,17 @@
 //! are dirty pages, tens of megabytes of them. So while producers are at work this thread looks
 //! every other millisecond and takes the faults of the next bit of the ring itself; pages that are
 //! writable already cost it a look at the page table. When the producers have stopped it sleeps
-//! without a timer. The first commit across a line of 64 KiB wakes it, so that a log that comes back
-//! from a pause, in which the kernel has written back all of it, meets a dozen faults and no more.
+//! without a timer. The first commit across a line of 64 KiB wakes it, so that a log that comes
+//! back from a pause, in which the kernel has written back all of it, meets a few dozen faults.
 //!
 //! It is a thread of its own because the janitor and the flusher wait for the disk, and are held up
 //! most when the kernel writes back, which is when there are faults to take.
 
 use std::time::Duration;
 
+use crate::geometry::PAGE_SIZE;
 use crate::lsn::Lsn;
+use crate::metrics::count;
 use crate::ring::Ring;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
@@ -45,6 +47,7 @@ impl FaultTaker {
     /// The thread's body.
     pub(crate) fn run(&self) {
         let mut seen = self.ring.reserved();
+        let mut taken = seen;
         let mut quiet_looks = QUIET_LOOKS;
         loop {
             let nap = (quiet_looks < QUIET_LOOKS).then_some(TICK);
@@ -56,17 +59,23 @@ impl FaultTaker {
             let tail = self.ring.reserved();
             quiet_looks = if rung || tail > seen { 0 } else { quiet_looks + 1 };
             if tail > seen {
-                self.take(tail, ((tail - seen) * 8).clamp(WINDOW.0, WINDOW.1));
+                if tail > taken {
+                    let pages = (tail - taken.max(seen)).div_ceil(PAGE_SIZE);
+                    count(&self.ring.counters.pages_unready, pages);
+                }
+                let window = ((tail - seen) * 8).clamp(WINDOW.0, WINDOW.1);
+                taken = self.take(tail, window);
                 seen = tail;
             }
         }
     }
 
-    /// Takes the faults of `[tail, tail + window)`, as far as it is prepared.
-    fn take(&self, tail: Lsn, window: u64) {
+    /// Takes the faults of `[tail, tail + window)`, as far as it is prepared; returns its end.
+    fn take(&self, tail: Lsn, window: u64) -> Lsn {
         let end = self.ring.writable().min(tail + window);
         for range in self.ring.geometry().file_ranges(tail, end.max(tail)) {
             self.ring.region().backing().prefault(range);
         }
+        end
     }
 }

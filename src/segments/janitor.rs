@@ -7,7 +7,7 @@
 //! 4. It never passes `durable` (`published`, in the mode without durability) or a pin.
 
 use crate::error::SyncFailure;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, PAGE_SIZE};
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::options::{Durability, OnFull, Options};
@@ -29,6 +29,9 @@ pub(crate) struct Janitor {
     /// It cannot go on before `durable` advances: whoever advances it rings.
     awaits_durable: AtomicBool,
     stop: AtomicBool,
+    /// Segments below this sequence take a place whose pages in the page cache were read, not
+    /// written (see `Backing::evict`).
+    first_lap_end: u64,
     /// One trim at a time: the slot and the watermark move together.
     trim: Mutex<()>,
 }
@@ -50,8 +53,16 @@ pub(crate) fn segments_ahead(geometry: &Geometry) -> u64 {
 }
 
 impl Janitor {
-    pub(crate) fn new(ring: Arc<Ring>, slots: Arc<SlotWriter>, options: Options) -> Janitor {
+    /// `reopened`: the log was there before, and lies in the page cache as it was read.
+    pub(crate) fn new(
+        ring: Arc<Ring>,
+        slots: Arc<SlotWriter>,
+        options: Options,
+        reopened: bool,
+    ) -> Janitor {
         let requested = AtomicU64::new(ring.trimmed().get());
+        let lap_end = ring.prepared() + u64::from(ring.geometry().segments());
+        let first_lap_end = if reopened { lap_end } else { 0 };
         Janitor {
             ring,
             slots,
@@ -59,6 +70,7 @@ impl Janitor {
             requested,
             awaits_durable: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            first_lap_end,
             trim: Mutex::new(()),
         }
     }
@@ -165,8 +177,14 @@ impl Janitor {
                 return Ok(Step::Blocked);
             }
         }
-        let sequence = sequence as u32;
         let ring = &self.ring;
+        let sequence = sequence as u32;
+        if u64::from(sequence) < self.first_lap_end {
+            // But for the first page: a copier in another process relies on the order there.
+            let start = ring.geometry().segment_offset(sequence);
+            let end = start + ring.geometry().segment_size();
+            ring.region().backing().discard(start + PAGE_SIZE..end);
+        }
         // SAFETY: the slot's last use is below `reclaim_limit`, checked above after `trimmed` was
         // stored: it is trimmed and not pinned, and no new pin on it passes its re-check. No claim
         // lies in the new use before `prepared` says so. There is one janitor.

@@ -42,7 +42,7 @@ impl SmallRing {
         let ring = Arc::new(Ring::new(region, geometry, identity, start));
         ring.open_epoch();
         let options = Options::new().durability(Durability::None).on_full(OnFull::Overwrite);
-        let janitor = Janitor::new(ring.clone(), Arc::new(slots), options);
+        let janitor = Janitor::new(ring.clone(), Arc::new(slots), options, false);
         SmallRing { ring, janitor, geometry }
     }
 
