@@ -10,7 +10,7 @@ use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use crate::durability::FlushGoal;
+use crate::durability::{DurableFuture, FlushGoal};
 use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
 use crate::layout::record::{WordState, aligned_len, record_crc};
 use crate::layout::{Checkpoint, CommitWord, Identity, RecordKind, Tag};
@@ -331,6 +331,22 @@ impl Log {
     /// What the flusher does between two sleeps.
     pub fn pass_as_flusher(&self) {
         self.durable.pass().expect("the disk takes it");
+    }
+
+    /// A task's wait for durability. (`durable` is the watermark here.)
+    pub fn until_durable(&self, lsn: Lsn) -> DurableFuture<'_> {
+        self.wal.0.durable(lsn)
+    }
+
+    /// The flusher, from one ring to the next: leads for tasks and callbacks.
+    pub fn lead_once_rung(&self) {
+        self.ring.flusher_bell.wait(None);
+        self.durable.lead_for_completions().expect("the disk takes it");
+    }
+
+    /// The flusher ends.
+    pub fn end_completions(&self) {
+        self.durable.end_completions();
     }
 
     /// Sleeps until segment `sequence` is prepared.

@@ -1,10 +1,12 @@
 //! Models of durability: group commit, two syncers, what `durable` promises, poisoning, the close.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::{check, in_turn, run};
 use kaelix_wal::model::Log;
-use kaelix_wal::{ReadError, WaitError};
+use kaelix_wal::{Lsn, ReadError, WaitError};
 use loom::thread;
 
 /// Two waiters share syncs; neither sleeps for ever, and neither returns too early.
@@ -42,6 +44,57 @@ fn append_durable(log: &Log, payload: &[u8]) {
     log.wait_durable(lsn).expect("the sync succeeds");
     assert!(log.durable() > lsn);
     assert!(log.is_synced(lsn));
+}
+
+/// A task rings the flusher, which leads for it.
+#[test]
+fn a_task_is_woken_by_the_flusher() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let lsn = log.append_once(b"task").expect("there is room");
+        let flusher = run(&log, |log| log.lead_once_rung());
+        await_durable(&log, lsn);
+        flusher.join().expect("no panic");
+    });
+}
+
+/// A task is listed before it looks again, so a thread that syncs at the same time wakes it. The
+/// flusher has gone.
+#[test]
+fn a_task_is_woken_by_a_thread() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let lsn = log.append_once(b"task").expect("there is room");
+        let thread = run(&log, |log| log.sync_published());
+        await_durable(&log, lsn);
+        thread.join().expect("no panic");
+    });
+}
+
+fn await_durable(log: &Log, lsn: Lsn) {
+    loom::future::block_on(log.until_durable(lsn)).expect("the disk takes it");
+    assert!(log.durable() > lsn);
+    assert!(log.is_synced(lsn));
+}
+
+/// A callback is called once, whoever syncs, and whether or not it came before the flusher's end.
+#[test]
+fn a_callback_is_called_once() {
+    check(3, || {
+        let log = Log::new(2, 1, 1024);
+        let lsn = log.append_once(b"callback").expect("there is room");
+        let flusher = run(&log, |log| {
+            log.lead_once_rung();
+            log.end_completions();
+        });
+        let called = Arc::new(AtomicUsize::new(0));
+        let counts = called.clone();
+        log.on_durable(lsn, move |_| {
+            counts.fetch_add(1, Ordering::Relaxed);
+        });
+        flusher.join().expect("no panic");
+        assert_eq!(called.load(Ordering::Relaxed), 1);
+    });
 }
 
 /// A flusher that passes by leaves no waiter asleep that found its lock taken.
