@@ -112,30 +112,38 @@ BREAKS = [
     (
         "does not zero",
         "segments/prepare.rs",
-        "unsafe { region.zero(start + 8..start + geometry.segment_size()) };",
-        "unsafe { region.zero(start + 8..start + 16) };",
+        "unsafe { zero(region, start + 8..start + geometry.segment_size(), between) };",
+        "unsafe { zero(region, start + 8..start + 16, between) };",
     ),
     (
         "zeroes after the header",
         "segments/prepare.rs",
-        """    unsafe { region.zero(start + 8..start + geometry.segment_size()) };
+        """    unsafe { zero(region, start + 8..start + geometry.segment_size(), between) };
     // SAFETY: as above: the header behind its sequence word.
     unsafe { region.write(start + 8, rest) };
 """,
         """    unsafe { region.write(start + 8, rest) };
     // SAFETY: as above.
-    unsafe { region.zero(start + 8..start + geometry.segment_size()) };
+    unsafe { zero(region, start + 8..start + geometry.segment_size(), between) };
 """,
     ),
     (
         "prepares before it has zeroed",
         "segments/janitor.rs",
-        """        unsafe { prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence) };
+        """        unsafe {
+            prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence, || {
+                self.let_others_run();
+            });
+        }
         ring.advance_prepared(sequence);
 """,
         """        ring.advance_prepared(sequence);
         // SAFETY: none.
-        unsafe { prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence) };
+        unsafe {
+            prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence, || {
+                self.let_others_run();
+            });
+        }
 """,
     ),
     (
@@ -224,8 +232,8 @@ BREAKS = [
     (
         "does not wake whom its claim found asleep",
         "ring/claim.rs",
-        "wake: before.flags() & SLEEPER != 0,",
-        "wake: false,",
+        "wake: before.flags() & SLEEPER != 0",
+        "wake: false",
     ),
     (
         "sleeps without a second look",

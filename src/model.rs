@@ -132,7 +132,7 @@ impl Log {
         }
         for sequence in 0..prepared {
             // SAFETY: nothing else runs yet.
-            unsafe { prepare_segment(&region, &geometry, &identity, sequence) };
+            unsafe { prepare_segment(&region, &geometry, &identity, sequence, || {}) };
         }
         let start = StartPositions { trimmed: end, end, prepared: u64::from(prepared) };
         let first = Lsn::new(u64::from(FIRST_RECORD));
@@ -323,7 +323,9 @@ impl Log {
             return false;
         }
         // SAFETY: as in the janitor: the place's last use is below the reclaim limit.
-        unsafe { prepare_segment(self.ring.region(), geometry, self.ring.identity(), sequence) };
+        unsafe {
+            prepare_segment(self.ring.region(), geometry, self.ring.identity(), sequence, || {})
+        };
         self.ring.advance_prepared(sequence);
         true
     }

@@ -102,7 +102,7 @@ fn write_plan(
         // It starts with the new epoch.
         let identity = Identity { log_id: head.log_id, epoch };
         // SAFETY: no ring is running yet, and the log's lock is ours.
-        unsafe { prepare_segment(region, &geometry, &identity, sequence) };
+        unsafe { prepare_segment(region, &geometry, &identity, sequence, || {}) };
         if offset > FIRST_RECORD {
             let lsn = geometry.first_record(sequence);
             write_pad(region, head, Hole { lsn, len: offset - FIRST_RECORD, epoch });

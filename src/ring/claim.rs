@@ -17,7 +17,7 @@ use crate::sync::{Ordering, compiler_fence};
 
 /// A claim that crosses a line, a multiple of this offset, tells those who sleep until producers
 /// are at work.
-const LINE: u32 = 64 << 10;
+const LINE: u32 = 16 << 10;
 
 /// The tail before a claim that succeeded: proof that its bytes are the holder's. Not `Clone`. It
 /// travels in a register where a [`Claim`] would go through memory.

@@ -368,7 +368,8 @@ impl Ring {
     #[cold]
     fn wake_sleepers(&self) {
         self.fault_taker.pass_by();
-        if self.tail.transition_clear_sleeper() {
+        // A claim that found the flag finds it again, or another has taken it and wakes.
+        if self.tail.load().flags() & SLEEPER != 0 && self.tail.transition_clear_sleeper() {
             count(&self.counters.wakeups, 1);
             self.tail_readers.wake_all();
             // Relaxed: the claim acquired the announcement; the bell hands over the rest.

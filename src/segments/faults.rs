@@ -3,10 +3,10 @@
 //! The kernel writes dirty pages back when it likes, at the latest every 30 seconds or so, and
 //! write-protects each: the next store to it is a page fault, on the append path. Prepared segments
 //! are dirty pages, tens of megabytes of them. So while producers are at work this thread looks
-//! every other millisecond and takes the faults of the next bit of the ring itself; pages that are
+//! every millisecond and takes the faults of the next bit of the ring itself; pages that are
 //! writable already cost it a look at the page table. When the producers have stopped it sleeps
-//! without a timer. The first commit across a line of 64 KiB wakes it, so that a log that comes
-//! back from a pause, in which the kernel has written back all of it, meets a few dozen faults.
+//! without a timer. The first commit across a line of 16 KiB wakes it, so that a log that comes
+//! back from a pause, in which the kernel has written back all of it, meets a few faults.
 //!
 //! It is a thread of its own because the janitor and the flusher wait for the disk, and are held up
 //! most when the kernel writes back, which is when there are faults to take.
@@ -20,9 +20,9 @@ use crate::ring::Ring;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// Between two looks.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(1);
 /// After so many looks without an append the producers are not at work any more.
-const QUIET_LOOKS: u32 = 10;
+const QUIET_LOOKS: u32 = 20;
 /// How far ahead, at least and at most: in between, eight times what came since the last look.
 const WINDOW: (u64, u64) = (256 << 10, 4 << 20);
 

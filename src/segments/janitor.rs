@@ -6,6 +6,8 @@
 //! 3. Before it recycles anything below a new `trimmed`, that is persisted in a slot.
 //! 4. It never passes `durable` (`published`, in the mode without durability) or a pin.
 
+use std::time::Duration;
+
 use crate::error::SyncFailure;
 use crate::geometry::{Geometry, PAGE_SIZE};
 use crate::lsn::Lsn;
@@ -14,10 +16,13 @@ use crate::options::{Durability, OnFull, Options};
 use crate::ring::Ring;
 use crate::segments::prepare::prepare_segment;
 use crate::segments::slots::SlotWriter;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
+use crate::sync::{self, Arc, AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 
 /// How many bytes of prepared segments are kept in front of the producers, if the ring allows.
 const AHEAD_BYTES: u64 = 64 << 20;
+
+/// Between two slices of a segment's preparation, if there is no hurry.
+const REST: Duration = Duration::from_micros(500);
 
 /// The janitor's state, shared with those who ask for a checkpoint.
 pub(crate) struct Janitor {
@@ -188,10 +193,25 @@ impl Janitor {
         // SAFETY: the slot's last use is below `reclaim_limit`, checked above after `trimmed` was
         // stored: it is trimmed and not pinned, and no new pin on it passes its re-check. No claim
         // lies in the new use before `prepared` says so. There is one janitor.
-        unsafe { prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence) };
+        unsafe {
+            prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence, || {
+                self.let_others_run();
+            });
+        }
         ring.advance_prepared(sequence);
         count(&ring.counters.segments_prepared, 1);
         Ok(Step::Prepared)
+    }
+
+    /// Rests for a moment if there is no hurry: whoever holds a core for as long as it takes to zero
+    /// a segment makes a producer wait for that core, if there are not many.
+    fn let_others_run(&self) {
+        let active = u64::from(self.ring.active_sequence());
+        let hurry = self.ring.prepared() <= active + 1 + segments_ahead(self.ring.geometry()) / 2;
+        // Relaxed: as in `run`.
+        if !hurry && !self.stop.load(Ordering::Relaxed) {
+            sync::park_timeout(REST);
+        }
     }
 
     /// The segment whose ring slot segment `sequence` needs, if there was one.
