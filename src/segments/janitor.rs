@@ -203,8 +203,8 @@ impl Janitor {
         Ok(Step::Prepared)
     }
 
-    /// Rests for a moment if there is no hurry: whoever holds a core for as long as it takes to zero
-    /// a segment makes a producer wait for that core, if there are not many.
+    /// Rests for a moment if there is no hurry: whoever holds a core for as long as it takes to
+    /// zero a segment makes a producer wait for that core, if there are not many.
     fn let_others_run(&self) {
         let active = u64::from(self.ring.active_sequence());
         let hurry = self.ring.prepared() <= active + 1 + segments_ahead(self.ring.geometry()) / 2;
