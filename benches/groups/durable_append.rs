@@ -9,10 +9,11 @@ use hdrhistogram::Histogram;
 use kaelix_wal::{Durability, Wal};
 
 use crate::support::disk_floor::{DiskFloor, GroupFloor};
+use crate::support::plot;
 use crate::support::{RING, ROUNDS, histogram, median, open, seconds, time_calls};
 
 const PAYLOAD: usize = 256;
-const THREADS: [usize; 2] = [8, 32];
+const THREADS: [usize; 5] = [1, 2, 8, 16, 32];
 const TASKS: usize = 256;
 
 pub fn run(_: &mut Criterion) {
@@ -51,6 +52,11 @@ fn one_thread(dir: &std::path::Path, wal: &Wal, time: Duration) {
         let worst = times.max() as f64 / 1e3;
         println!("| {name} | {:.0} | {:.0} | {:.0} | {worst:.0} |", at(0.5), at(0.99), at(0.999));
     }
+    plot::percentiles(
+        "durable_append-one_thread",
+        "One thread, durable when it returns",
+        &[("4 KiB pwrite + fdatasync", &floor), ("log, 256 B", &log)],
+    );
     let (p50, p99) = (median(ratios.0), median(ratios.1));
     println!("| log/floor, median of the rounds | {p50:.2} | {p99:.2} | | |");
 }
@@ -61,6 +67,7 @@ fn groups(dir: &std::path::Path, wal: &Wal, time: Duration) {
     println!("\ndurable_append, group commit: appends/s, medians of {ROUNDS} rounds in turn");
     println!("| threads | floor | log | log/floor | floor p99, us | log p99, us |");
     println!("|---|---|---|---|---|---|");
+    let (mut floor_scaling, mut log_scaling) = (Vec::new(), Vec::new());
     for threads in THREADS {
         let (mut floor, mut log, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut floor_times, mut log_times) = (histogram(), histogram());
@@ -77,6 +84,8 @@ fn groups(dir: &std::path::Path, wal: &Wal, time: Duration) {
             log.push(of_log);
             ratios.push(of_log / of_floor);
         }
+        floor_scaling.push((threads as f64, median(floor.clone())));
+        log_scaling.push((threads as f64, median(log.clone())));
         let p99 = |times: &Histogram<u64>| times.value_at_quantile(0.99) as f64 / 1e3;
         println!(
             "| {threads} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} |",
@@ -87,6 +96,12 @@ fn groups(dir: &std::path::Path, wal: &Wal, time: Duration) {
             p99(&log_times)
         );
     }
+    plot::scaling(
+        "durable_append-group_commit",
+        "Group commit, 256 B",
+        ("threads", "durable appends a second"),
+        &[("floor".to_owned(), floor_scaling), ("log".to_owned(), log_scaling)],
+    );
 }
 
 /// Tasks that wait on a runtime of two threads, against one thread that waits by itself.

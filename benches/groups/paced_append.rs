@@ -16,6 +16,7 @@ use kaelix_wal::{Durability, Wal};
 
 use crate::support::append_floor::FloorRing;
 use crate::support::disk_floor::DiskFloor;
+use crate::support::plot;
 use crate::support::{RING, SEGMENT, append, histogram, median, open, seconds};
 
 const PAYLOAD: usize = 64;
@@ -96,12 +97,26 @@ fn compare(name: &str, flush: Flush, wal: &Wal, path: &Path, floor: &FloorRing, 
         let faults = faults as f64 * 1e6 / appends as f64;
         println!("| {name} | {what} | {cells} | {worst:.0} | {faults:.2} |");
     }
+    let [idle_all, yardstick_all, log_all] = [&idle, &yardstick, &log].map(|rounds| all(rounds));
+    plot::percentiles(
+        &format!("paced_append-{}", name.replace(|c: char| !c.is_alphanumeric(), "_")),
+        &format!("1 M appends/s of 64 B, flushing {name}"),
+        &[("idle ring", &idle_all), ("yardstick", &yardstick_all), ("log", &log_all)],
+    );
     for (what, rounds) in [("log/yardstick", &yardstick), ("log/idle", &idle)] {
         let cells = cells(|quantile| {
             median(log.iter().zip(rounds).map(|(l, r)| l.at(quantile) / r.at(quantile)).collect())
         });
         println!("| {name} | {what} | {cells} | | |");
     }
+}
+
+/// All rounds together.
+fn all(rounds: &[Paced]) -> Histogram<u64> {
+    rounds.iter().fold(histogram(), |mut all, round| {
+        all.add(&round.times).expect("same bounds");
+        all
+    })
 }
 
 /// A cell for each quantile.

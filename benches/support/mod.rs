@@ -2,6 +2,7 @@
 
 pub mod append_floor;
 pub mod disk_floor;
+pub mod plot;
 
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
