@@ -187,6 +187,46 @@ BREAKS = [
 """,
     ),
     (
+        "raises durable before it has written back",
+        "durability/persistent.rs",
+        """            self.persist(range)?;
+            if self.ring.raise_durable(next) {""",
+        """            let raised = self.ring.raise_durable(next);
+            self.persist(range)?;
+            if raised {""",
+    ),
+    (
+        "writes back its own record alone",
+        "durability/persistent.rs",
+        "geometry.first_bytes(from, target);",
+        """geometry.first_bytes(from, target);
+            let range = range.end - 32..range.end;""",
+    ),
+    (
+        "publishes its own record whatever comes before it",
+        "ring/publish.rs",
+        "let moved = self.published.compare_exchange(lsn, ",
+        "let moved = self.published.compare_exchange(self.published().min(lsn), ",
+    ),
+    (
+        "does not fence what it has written back",
+        "segments/slots.rs",
+        "syncer.write_back(range).and_then(|()| syncer.fence())",
+        "syncer.write_back(range)",
+    ),
+    (
+        "wakes nobody who watches durable",
+        "durability/persistent.rs",
+        "while self.ring.take_durable_watched() {",
+        "while false {",
+    ),
+    (
+        "sleeps without saying that it watches durable",
+        "reader/tail.rs",
+        "            ring.watch_durable();\n",
+        "",
+    ),
+    (
         "announces a tail's sleep before it has registered",
         "reader/tail.rs",
         """        let waiter = ring.tail_readers.register(0);

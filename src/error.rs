@@ -191,6 +191,17 @@ pub enum OpenError {
          the log from a copy", .0.display()
     )]
     NoCheckpoint(PathBuf),
+    /// The log was to be run in persistent memory, and cannot be.
+    #[error(
+        "{} cannot be used as persistent memory: {reason}; open it with the persistence that its \
+         file system allows", path.display()
+    )]
+    NotPersistentMemory {
+        /// The ring file.
+        path: PathBuf,
+        /// What it lacks.
+        reason: &'static str,
+    },
     /// Acknowledged data is damaged.
     #[error("{}: {damage}", path.display())]
     Corrupt {

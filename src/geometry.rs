@@ -206,6 +206,20 @@ impl Geometry {
         self.segment_offset(sequence) + u64::from(offset)
     }
 
+    /// What is to be written of `[from, to)` first: how far that goes, at most to the end of a
+    /// segment, and its bytes in the file. Where a segment's first record begins it, the segment's
+    /// header is part of it.
+    pub(crate) fn first_bytes(&self, from: Lsn, to: Lsn) -> (Lsn, Range<u64>) {
+        let (sequence, offset) = self.split(from);
+        let end = match sequence.checked_add(1).map(|next| self.first_record(next)) {
+            Some(next) if to >= next => (next, u64::from(self.record_end())),
+            _ => (to, u64::from(offset) + to.get().saturating_sub(from.get())),
+        };
+        let start = if offset <= FIRST_RECORD { 0 } else { u64::from(offset) };
+        let base = self.segment_offset(sequence);
+        (end.0, base + start..base + end.1)
+    }
+
     /// The page-aligned file ranges that hold `[from, to)`, in log order, neighbours joined. At
     /// most one lap. A range that ends where a segment's records start leaves that segment alone.
     pub(crate) fn file_ranges(&self, from: Lsn, to: Lsn) -> Vec<Range<u64>> {
@@ -272,6 +286,23 @@ mod tests {
         assert_eq!(geometry.normalize(geometry.lsn(7, 4096)), geometry.lsn(8, 64));
         assert_eq!(geometry.normalize(geometry.lsn(7, 4080)), geometry.lsn(7, 4080));
         assert_eq!(geometry.file_offset(geometry.lsn(7, 80)), 3 * 4096 + 8192 + 80);
+    }
+
+    #[test]
+    fn first_bytes_begin_with_the_header_and_end_with_the_segment() {
+        let geometry = Geometry::checked(3 * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
+        let base = 3 * PAGE_SIZE;
+        let first = |from, to| geometry.first_bytes(from, to);
+        let (from, to) = (geometry.lsn(0, 80), geometry.lsn(0, 96));
+        assert_eq!(first(from, to), (to, base + 80..base + 96));
+        let (from, to) = (geometry.lsn(3, 64), geometry.lsn(3, 96));
+        assert_eq!(first(from, to), (to, base..base + 96));
+        let next = geometry.lsn(4, 64);
+        assert_eq!(first(geometry.lsn(3, 0), next), (next, base..base + 4096));
+        let second = base + 8192;
+        let bytes = second + 80..second + 4096;
+        assert_eq!(first(geometry.lsn(4, 80), geometry.lsn(9, 80)), (geometry.lsn(5, 64), bytes));
+        assert_eq!(first(geometry.lsn(1, 80), geometry.lsn(1, 64)).1, second + 80..second + 80);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub use error::{
 pub use geometry::Geometry;
 pub use lsn::Lsn;
 pub use metrics::Metrics;
-pub use options::{Durability, OnFull, Options};
+pub use options::{Durability, OnFull, Options, Persistence};
 pub use reader::{PinnedRecord, Position, Reader, Record, Tail};
 pub use recovery::{RecoveryOutcome, RecoveryReport};
 pub use ring::{Reservation, Watermarks};

@@ -42,9 +42,11 @@ counters! {
     bytes_overwritten,
     /// Syncs of record data that succeeded.
     syncs,
-    /// Bytes that those syncs covered, in whole pages.
+    /// Bytes that those syncs covered, in whole pages (in persistent memory, where each advance of
+    /// the durable watermark counts as one, in bytes of the log).
     sync_bytes,
-    /// Nanoseconds spent in those syncs.
+    /// Nanoseconds spent in those syncs (0 in persistent memory: a look at the clock costs as
+    /// much).
     sync_nanos,
     /// Checkpoint slots written.
     slots_written,

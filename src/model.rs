@@ -15,23 +15,32 @@ use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
 use crate::layout::record::{WordState, aligned_len, record_crc};
 use crate::layout::{Checkpoint, CommitWord, Identity, RecordKind, Tag};
 use crate::lsn::Lsn;
-use crate::options::Options;
+use crate::options::{Options, Persistence};
 use crate::reader::{Position, Tail};
 use crate::recovery::RecoveryReport;
 use crate::region::{Backing, Persist, Region, Syncer};
 use crate::ring::{CLOSED, Refusal, Ring, StartPositions, Watermarks};
 use crate::segments::SlotWriter;
 use crate::segments::prepare::prepare_segment;
-use crate::sync::{self, Arc, AtomicU64, JoinHandle, Ordering, ProcessMutex, fence, lock_process};
+use crate::sync::{
+    self, Arc, AtomicU64, JoinHandle, Ordering, ProcessMutex, ThreadId, fence, lock_process,
+};
 use crate::wal::Wal;
 
 const LOG_ID: [u8; 16] = *b"a log in a model";
 /// So many bytes of each segment can be shared by threads: what models write must fit.
 const TOUCHED: u64 = 256;
 
-/// A disk.
+/// What a disk in persistent memory does when a line is written back: it reads.
+type ReadBack = Arc<dyn Fn(Range<u64>) + Send + Sync>;
+
+/// A disk, or persistent memory.
 struct Disk {
     len: u64,
+    persistence: Persistence,
+    read_back: ProcessMutex<Option<ReadBack>>,
+    /// What a thread has begun to write back, and not fenced.
+    begun: ProcessMutex<Vec<(ThreadId, Range<u64>)>>,
     /// Its syncs and looks at them, counted, so that a checker tries them in every order.
     accesses: AtomicU64,
     /// What has been synced, and whether syncs of records fail from now on.
@@ -42,6 +51,10 @@ struct Disk {
 unsafe impl Backing for Arc<Disk> {
     fn memory(&self) -> (NonNull<u8>, u64) {
         (NonNull::dangling(), self.len)
+    }
+
+    fn persistence(&self) -> Persistence {
+        self.persistence
     }
 
     fn syncer(&self) -> io::Result<Syncer> {
@@ -69,13 +82,35 @@ impl Disk {
 struct DiskSyncer(Arc<Disk>);
 
 impl Persist for DiskSyncer {
-    fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
         self.0.access();
         let mut state = lock_process(&self.0.state);
         if state.1 && range.start >= 3 * PAGE_SIZE {
             return Err(io::Error::other("the modelled disk fails"));
         }
-        state.0.push(range);
+        if self.0.persistence == Persistence::PageCache {
+            state.0.push(range);
+            return Ok(());
+        }
+        drop(state);
+        // Who has not acquired what it writes back races with those who wrote it.
+        let read_back = lock_process(&self.0.read_back).clone();
+        read_back.expect("set when the log was made")(range.clone());
+        lock_process(&self.0.begun).push((sync::current().id(), range));
+        Ok(())
+    }
+
+    fn fence(&self) -> io::Result<()> {
+        self.0.access();
+        let thread = sync::current().id();
+        let mut begun = lock_process(&self.0.begun);
+        let mut state = lock_process(&self.0.state);
+        begun.retain(|(by, range)| {
+            if *by == thread {
+                state.0.push(range.clone());
+            }
+            *by != thread
+        });
         Ok(())
     }
 }
@@ -115,13 +150,29 @@ impl Log {
     /// As `new`, with options.
     #[must_use]
     pub fn with_options(segments: u64, prepared: u32, room: u32, options: Options) -> Log {
+        let options = options.persistence(Persistence::PageCache);
+        Log::assemble(segments, prepared, room, options)
+    }
+
+    /// As `new`, in persistent memory. Whoever opens the log has left evidence.
+    #[must_use]
+    pub fn in_memory(segments: u64, prepared: u32, room: u32) -> Log {
+        let options = Options::new().persistence(Persistence::PersistentMemory);
+        Log::assemble(segments, prepared, room, options)
+    }
+
+    fn assemble(segments: u64, prepared: u32, room: u32, options: Options) -> Log {
         let geometry = Geometry::checked(segments * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
         let disk = Arc::new(Disk {
             len: geometry.file_len(),
+            persistence: options.persistence,
+            read_back: ProcessMutex::default(),
+            begun: ProcessMutex::default(),
             accesses: AtomicU64::new(0),
             state: ProcessMutex::default(),
         });
         let region = Region::new(Arc::new(disk.clone()));
+        *lock_process(&disk.read_back) = Some(region.read_back());
         let identity = Identity { log_id: LOG_ID, epoch: 1 };
         let end = geometry.lsn(0, geometry.record_end() - room);
         let tail = geometry.file_offset(end);
@@ -180,7 +231,7 @@ impl Log {
         lock_process(&self.disk.state).1 = true;
     }
 
-    /// Has the page of `lsn` been synced?
+    /// Has `lsn` been synced?
     #[must_use]
     pub fn is_synced(&self, lsn: Lsn) -> bool {
         let offset = self.ring.geometry().file_offset(lsn);

@@ -20,7 +20,7 @@ use crate::region::{Backing, Region};
 use crate::sync::Arc;
 use crate::wal::{Wal, new_header};
 
-pub use crate::region::{Fault, Medium, Moment, SECTOR, Simulated as Disk};
+pub use crate::region::{Fault, Kind, Medium, Moment, Simulated as Disk};
 
 /// The sizes of a tiny log: `segments` segments of two pages, one for records and one for the
 /// footer, as close behind the checkpoint slots as the format allows.

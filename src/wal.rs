@@ -16,10 +16,10 @@ use crate::layout::record::aligned_len;
 use crate::layout::{Checkpoint, Identity, Superblock};
 use crate::lsn::Lsn;
 use crate::metrics::{Metrics, count};
-use crate::options::{OnFull, Options};
+use crate::options::{OnFull, Options, Persistence};
 use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryOutcome, RecoveryReport};
-use crate::region::{Backing, Mapped, Region, Syncer};
+use crate::region::{self, MapError, Region, Syncer};
 use crate::ring::{
     CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
 };
@@ -149,15 +149,20 @@ impl Wal {
         let head = recovery::read_head(&ring_file)?;
         let boot = ring_file.boot();
         let (path, reopen) = (ring_file.path.clone(), ring_file.reopener());
-        let map_error = file_error("map", &path);
-        let mapped = Mapped::new(ring_file.file, reopen).map_err(map_error)?;
+        let mapped = region::map(ring_file.file, reopen, options.persistence);
+        let mapped = mapped.map_err(|error| match error {
+            MapError::System(source) => file_error("map", &path)(source).into(),
+            MapError::Refused(reason) => {
+                OpenError::NotPersistentMemory { path: path.clone(), reason }
+            }
+        })?;
         let (_, found) = mapped.memory();
         let expected = head.geometry.file_len();
         if found != expected {
             // Cut short since its length was checked.
             return Err(OpenError::Length { path, found, expected });
         }
-        let region = Region::new(Arc::new(mapped));
+        let region = Region::new(mapped);
         let wal = Wal::recover(region, &head, boot, options, Some(lock), &path)?;
         wal.spawn_threads().map_err(file_error("start a thread for", &path))?;
         Ok(wal)
@@ -333,7 +338,8 @@ impl Wal {
     /// the record is in the log but may be lost.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Lsn, Error> {
         let lsn = self.append(payload)?;
-        self.wait_durable(lsn)?;
+        let len = aligned_len((payload.len() + RECORD_HEADER_LEN) as u32);
+        self.durable.wait_own(lsn, self.ring.geometry().normalize(lsn + u64::from(len)))?;
         Ok(lsn)
     }
 
@@ -538,6 +544,13 @@ impl Wal {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.ring.counters.snapshot()
+    }
+
+    /// How what is synced reaches the medium: [`Persistence::PageCache`] or
+    /// [`Persistence::PersistentMemory`].
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        self.ring.region().backing().persistence()
     }
 
     /// The sizes that the log was created with.

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Place, Rng, check_numbered, copy_log, number, numbered, read_all, seed, wait_until};
-use kaelix_wal::{Geometry, Lsn, OnFull, Options, Position, RecoveryOutcome, Wal};
+use kaelix_wal::{Geometry, Lsn, OnFull, Options, Persistence, Position, RecoveryOutcome, Wal};
 
 const PRODUCERS: u32 = 4;
 /// Fresh log after this many cycles.
@@ -36,12 +36,23 @@ struct Orders {
     first: u64,
     durable: bool,
     overwrite: bool,
+    /// In persistent memory, as far as a tmpfs is that.
+    memory: bool,
 }
 
 impl Orders {
     fn options(&self) -> Options {
         let on_full = if self.overwrite { OnFull::Overwrite } else { OnFull::Wait };
-        Options::new().on_full(on_full)
+        let persistence = match self.memory {
+            true => Persistence::PersistentMemory,
+            false => Persistence::PageCache,
+        };
+        Options::new().on_full(on_full).persistence(persistence)
+    }
+
+    /// For whoever looks at what was left: nothing is overwritten before it is read.
+    fn to_look(&self) -> Options {
+        self.options().on_full(OnFull::Wait)
     }
 
     fn start(&self, errors: &Path) -> Child {
@@ -53,6 +64,7 @@ impl Orders {
             .env("KAELIX_KILL_FIRST", self.first.to_string())
             .env("KAELIX_KILL_DURABLE", u64::from(self.durable).to_string())
             .env("KAELIX_KILL_OVERWRITE", u64::from(self.overwrite).to_string())
+            .env("KAELIX_KILL_MEMORY", u64::from(self.memory).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(errors).expect("a file for its errors"))
@@ -68,6 +80,7 @@ impl Orders {
             first: number("KAELIX_KILL_FIRST", 0),
             durable: number("KAELIX_KILL_DURABLE", 0) != 0,
             overwrite: number("KAELIX_KILL_OVERWRITE", 0) != 0,
+            memory: number("KAELIX_KILL_MEMORY", 0) != 0,
         })
     }
 }
@@ -181,7 +194,7 @@ fn contains(content: &Content, wanted: &[(Lsn, (u32, u64))], start: Lsn, what: &
 fn check_copy(place: &Place, orders: &Orders, acks: &[(Lsn, (u32, u64))]) -> Content {
     let copy = place.beside("copy");
     copy_log(&place.path, &copy);
-    let wal = Wal::open(&copy, orders.options()).expect("a copy opens as after a power loss");
+    let wal = Wal::open(&copy, orders.to_look()).expect("a copy opens as after a power loss");
     let outcome = wal.recovery_report().outcome;
     assert!(matches!(outcome, RecoveryOutcome::PowerLost | RecoveryOutcome::Clean), "{outcome}");
     let content = content(&wal);
@@ -212,7 +225,7 @@ fn cycle(place: &Place, orders: &Orders, rng: &mut Rng, known: &mut Content) {
 
     let acks = acknowledged(&orders.acks);
     let prefix = check_copy(place, orders, &acks);
-    let wal = place.open(orders.options());
+    let wal = place.open(orders.to_look());
     let outcome = wal.recovery_report().outcome;
     assert!(matches!(outcome, RecoveryOutcome::ProcessDied | RecoveryOutcome::Clean), "{outcome}");
     assert_eq!(wal.recovery_report().cut_records, 0, "{}", wal.recovery_report());
@@ -236,13 +249,27 @@ fn cycle(place: &Place, orders: &Orders, rng: &mut Rng, known: &mut Content) {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    let mut rng = Rng::new(seed("what_was_acknowledged_survives_kill_9"));
+    let rng = Rng::new(seed("what_was_acknowledged_survives_kill_9"));
+    cycles(rng, Place::new, |_| false);
+}
+
+/// On a tmpfs, where each process opens the log in the mode that the last one did not.
+#[test]
+fn what_was_acknowledged_survives_kill_9_in_either_mode() {
+    if Place::on_tmpfs().is_some() {
+        let rng = Rng::new(seed("what_was_acknowledged_survives_kill_9_in_either_mode"));
+        let place = || Place::on_tmpfs().expect("it was there a moment ago");
+        cycles(rng, place, |index| index % 3 != 1);
+    }
+}
+
+fn cycles(mut rng: Rng, place: impl Fn() -> Place, memory: impl Fn(u64) -> bool) {
     let cycles = number("KAELIX_KILL_CYCLES", 40);
     let mut log: Option<(Place, Content)> = None;
     let geometry = Geometry::new(1 << 20, 64 << 10).expect("possible sizes");
     for index in 0..cycles {
         if index % CYCLES_A_LOG == 0 {
-            let place = Place::new();
+            let place = place();
             drop(Wal::create(&place.path, geometry, Options::new()).expect("a new log"));
             log = Some((place, Content::new()));
         }
@@ -254,6 +281,7 @@ fn what_was_acknowledged_survives_kill_9() {
             first: (index + 1) << 32,
             durable: index % 2 == 0,
             overwrite: index % 4 < 2,
+            memory: memory(index),
         };
         cycle(place, &orders, &mut rng, known);
     }

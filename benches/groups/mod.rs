@@ -5,6 +5,7 @@ mod back_pressure;
 mod durable_append;
 mod durable_throughput;
 mod paced_append;
+mod persistent_memory;
 mod write_amplification;
 
 use criterion::Criterion;
@@ -19,5 +20,6 @@ pub const ALL: &[Group] = &[
     ("durable_append", durable_append::run),
     ("durable_throughput", durable_throughput::run),
     ("paced_append", paced_append::run),
+    ("persistent_memory", persistent_memory::run),
     ("write_amplification", write_amplification::run),
 ];

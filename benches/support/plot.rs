@@ -21,8 +21,8 @@ pub fn percentiles(name: &str, title: &str, times: &[(&str, &Histogram<u64>)]) {
     let series: Vec<Series> = times
         .iter()
         .map(|(name, times)| {
-            let points = (0..=60).map(|step| {
-                let rarity = 10_f64.powf(f64::from(step) / 12.0);
+            let points = (0..=56).map(|step| {
+                let rarity = 2.0 * 10_f64.powf(f64::from(step) / 12.0);
                 let nanos = times.value_at_quantile(1.0 - 1.0 / rarity).max(1);
                 (rarity, nanos as f64 / 1e3)
             });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kaelix_wal::Lsn;
+use kaelix_wal::{Lsn, Persistence};
 
 const SIZES: &str = "Sizes are bytes, or a number with a unit: 64KiB, 16MiB, 1GiB (powers of \
 1024), 64kB, 16MB (powers of 1000).";
@@ -61,6 +61,28 @@ pub struct GeometryArgs {
     /// A record never straddles two segments, so this bounds the largest record too.
     #[arg(long, value_name = "SIZE")]
     pub segment_size: Option<ByteSize>,
+}
+
+/// How what is synced reaches the medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PersistenceMode {
+    /// Persistent memory if the file system maps it (DAX), else the page cache
+    Auto,
+    /// Sync the mapped pages
+    PageCache,
+    /// Write back cache lines, without a system call; refused unless the file system maps
+    /// persistent memory, or is a tmpfs, where a log survives a crash of the process only
+    Memory,
+}
+
+impl From<PersistenceMode> for Persistence {
+    fn from(mode: PersistenceMode) -> Self {
+        match mode {
+            PersistenceMode::Auto => Self::Auto,
+            PersistenceMode::PageCache => Self::PageCache,
+            PersistenceMode::Memory => Self::PersistentMemory,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +145,9 @@ pub struct IngestArgs {
     /// What happens when the ring is full
     #[arg(long, value_enum, default_value_t = FullPolicy::Fail)]
     pub on_full: FullPolicy,
+    /// How what is synced reaches the medium
+    #[arg(long, value_enum, default_value_t = PersistenceMode::Auto)]
+    pub persistence: PersistenceMode,
 }
 
 #[derive(Debug, Args)]
@@ -185,6 +210,9 @@ pub struct PipeArgs {
     pub dir: PathBuf,
     #[command(flatten)]
     pub geometry: GeometryArgs,
+    /// How what is synced reaches the medium
+    #[arg(long, value_enum, default_value_t = PersistenceMode::Auto)]
+    pub persistence: PersistenceMode,
 }
 
 #[derive(Debug, Args)]

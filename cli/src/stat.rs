@@ -42,6 +42,7 @@ struct JsonStat {
     payload_bytes: u64,
     clean_shutdown: bool,
     poisoned: bool,
+    persistence: String,
     /// Process that has the log open for writing.
     writer: Option<u32>,
     segment_map: Vec<JsonSegment>,
@@ -78,6 +79,7 @@ impl From<&Stat> for JsonStat {
             payload_bytes: stat.payload_bytes,
             clean_shutdown: stat.clean_shutdown,
             poisoned: stat.poisoned,
+            persistence: stat.persistence.to_string(),
             writer: stat.writer,
             segment_map: stat.segment_map.iter().map(segment).collect(),
             last_recovery: stat.last_recovery.to_string(),
@@ -108,6 +110,7 @@ fn text(stat: &Stat) -> String {
                 bytes(stat.segment_size)
             ),
         ),
+        ("persistence", stat.persistence.to_string()),
         ("writer", writer),
         ("epoch", format!("{}, from LSN {}", stat.epoch, stat.epoch_start)),
         (

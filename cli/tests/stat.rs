@@ -15,6 +15,7 @@ fn stat_json_has_every_figure() {
     assert_eq!(stat["capacity"], 1 << 20);
     assert_eq!(stat["clean_shutdown"], true);
     assert_eq!(stat["poisoned"], false);
+    assert!(stat["persistence"].is_string());
     assert!(stat["writer"].is_null());
     assert!(stat["format_version"].is_u64() && stat["log_id"].is_string());
     assert!(stat["path"].as_str().unwrap().contains(&place.log));

@@ -91,7 +91,7 @@ impl Durable {
             }
             Durability::None => {}
         }
-        Ok(())
+        self.memory.as_ref().map_or(Ok(()), |memory| self.look_behind(memory))
     }
 
     /// Rule 2.

@@ -10,6 +10,8 @@
 //! 4. No wake-up is lost: a waiter announces itself, *then* looks at `durable` and tries the lock
 //!    again, then sleeps; a leader lets go of the lock, *then* wakes those whom its sync served,
 //!    and one more to lead the next. Nobody takes the lock without handing it over like this.
+//!    (In persistent memory there is neither lock nor leader: rules 1 and 4 are those of
+//!    `persistent`.)
 //! 5. Tasks and callbacks cannot lead: the flusher does it for them (see `completions`).
 //! 6. After a sync its leader leaves evidence, a record of 16 bytes, and in a segment that is now
 //!    durable to its end a footer. Neither by itself causes a sync.
@@ -17,16 +19,19 @@
 mod completions;
 mod flusher;
 mod future;
+mod persistent;
 
 use std::ops::Range;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use persistent::Memory;
+
 use crate::error::{SyncFailure, WaitError};
 use crate::geometry::PAGE_SIZE;
 use crate::lsn::Lsn;
 use crate::metrics::count;
-use crate::options::Options;
+use crate::options::{Options, Persistence};
 use crate::region::Syncer;
 use crate::ring::{POISONED, Ring};
 use crate::segments::footer::{self, Draft};
@@ -57,7 +62,10 @@ pub(crate) struct Durable {
     slots: Arc<SlotWriter>,
     janitor: Arc<Janitor>,
     options: Options,
+    syncer: Syncer,
     flush: Mutex<Flush>,
+    /// There in persistent memory, and only there.
+    memory: Option<Memory>,
     /// When the last sync ended. Not under `flush`: who takes that, leads.
     last: Mutex<Instant>,
     waiters: WaitList,
@@ -70,7 +78,6 @@ pub(crate) struct Durable {
 }
 
 struct Flush {
-    syncer: Syncer,
     /// The page of the newest footer, if it has not been synced.
     footer: Option<Range<u64>>,
 }
@@ -83,12 +90,21 @@ impl Durable {
         options: Options,
         syncer: Syncer,
     ) -> Durable {
+        let durable = ring.durable();
+        let memory = match ring.region().backing().persistence() {
+            Persistence::PersistentMemory => {
+                Some(Memory::new(durable, ring.geometry().sequence(durable)))
+            }
+            _ => None,
+        };
         Durable {
             ring,
             slots,
             janitor,
             options,
-            flush: Mutex::new(Flush { syncer, footer: None }),
+            syncer,
+            flush: Mutex::new(Flush { footer: None }),
+            memory,
             last: Mutex::new(sync::now()),
             waiters: WaitList::new(),
             completions: Completions::new(),
@@ -101,6 +117,9 @@ impl Durable {
     /// Waits until `durable` has reached `goal`, at the latest until `deadline`; without one, as
     /// long as no hole in the way is older than the options tolerate.
     pub(crate) fn wait(&self, goal: Lsn, deadline: Option<Instant>) -> Result<(), WaitError> {
+        if self.memory.is_some() {
+            return self.wait_in_memory(goal, deadline);
+        }
         // Whoever gives up may have been chosen to lead just before.
         self.wait_or_give_up(goal, deadline).inspect_err(|_| self.hand_over())
     }
@@ -132,6 +151,9 @@ impl Durable {
 
     /// Syncs what is published (even if only the flusher would); true if there was anything.
     pub(crate) fn flush(&self, goal: FlushGoal) -> Result<bool, SyncFailure> {
+        if self.memory.is_some() {
+            return self.flush_memory(goal);
+        }
         let mut flush = lock(&self.flush);
         let result = self.sync(&mut flush, goal);
         drop(flush);
@@ -208,7 +230,7 @@ impl Durable {
             Some(Added::Now) => self.ring.flusher_bell.ring(),
         }
         // Rule 2 of `completions`.
-        self.outcome(goal).map_or(Poll::Pending, Poll::Ready)
+        self.watched_outcome(goal).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// A future goes.
@@ -224,7 +246,7 @@ impl Durable {
         }
         match self.completions.add_call(goal, call) {
             Err(call) => call(self.last_outcome(goal)),
-            Ok(ticket) => match self.outcome(goal) {
+            Ok(ticket) => match self.watched_outcome(goal) {
                 None => self.ring.flusher_bell.ring(),
                 // Rule 2 of `completions`.
                 Some(outcome) => {
@@ -234,6 +256,12 @@ impl Durable {
                 }
             },
         }
+    }
+
+    /// As `outcome`, after saying that somebody waits.
+    fn watched_outcome(&self, goal: Lsn) -> Option<Outcome> {
+        self.ring.watch_durable();
+        self.outcome(goal)
     }
 
     /// How a wait for `goal` has ended, if it has.
@@ -318,7 +346,7 @@ impl Durable {
                 // writes it back, and tells all cores each time; of unmapped pages it need not.
                 self.ring.region().backing().unmap_for_now(range.clone());
             }
-            self.persist(flush, range)?;
+            self.persist(range)?;
         }
         self.ring.advance_durable(durable, next);
         let end = sync::now();
@@ -331,15 +359,18 @@ impl Durable {
     }
 
     /// One range, on the medium or the log is poisoned.
-    fn persist(&self, flush: &mut Flush, range: Range<u64>) -> Result<(), SyncFailure> {
-        persist(&mut flush.syncer, range).inspect_err(|failure| self.poison(failure.clone()))
+    fn persist(&self, range: Range<u64>) -> Result<(), SyncFailure> {
+        persist(&self.syncer, range).inspect_err(|failure| self.poison(failure.clone()))
     }
 
     /// Syncs the newest footer, which nothing that follows is going to take along.
     pub(crate) fn sync_footer(&self) -> Result<(), SyncFailure> {
+        if let Some(memory) = &self.memory {
+            return self.write_footers(memory);
+        }
         let mut flush = lock(&self.flush);
         let result = match flush.footer.take() {
-            Some(page) => self.persist(&mut flush, page),
+            Some(page) => self.persist(page),
             None => Ok(()),
         };
         drop(flush);

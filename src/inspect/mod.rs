@@ -16,8 +16,10 @@ use crate::files::{self, RingFile, file_error};
 use crate::geometry::{FIRST_RECORD, Geometry};
 use crate::layout::{Checkpoint, FORMAT_VERSION, SegmentHeader, SegmentHeaderEvidence, Superblock};
 use crate::lsn::Lsn;
+use crate::options::Persistence;
 use crate::reader::Position;
 use crate::recovery::{self, Head, ReadAt, RecoveryReport};
+use crate::region;
 
 pub use cursor::{Cursor, ObservedRecord};
 
@@ -109,6 +111,9 @@ pub struct Stat {
     pub clean_shutdown: bool,
     /// A sync has failed.
     pub poisoned: bool,
+    /// What [`Persistence::Auto`] comes to where the log lies. (How a writer has it open, it alone
+    /// can say: [`Wal::persistence`](crate::Wal::persistence).)
+    pub persistence: Persistence,
     /// The process that has it open for writing.
     pub writer: Option<u32>,
     /// Each place in the ring.
@@ -188,6 +193,7 @@ impl Observer {
             payload_bytes,
             clean_shutdown: checkpoint.clean,
             poisoned: checkpoint.poisoned,
+            persistence: region::automatic(&self.ring.file),
             writer: files::writer_of(&self.dir),
             segment_map: self.segment_map(checkpoint.trimmed, committed)?,
             last_recovery: RecoveryReport::from_summary(checkpoint.epoch, &checkpoint.recovery),

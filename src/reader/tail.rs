@@ -71,6 +71,9 @@ impl<'w> Tail<'w> {
         let ring = self.reader.ring;
         let waiter = ring.tail_readers.register(0);
         let reserved = ring.announce_reader_sleep();
+        if self.reader.durable_only {
+            ring.watch_durable();
+        }
         // Announced; now look again.
         let at = ring.geometry().normalize(self.reader.at);
         if self.reader.has_news(at) {

@@ -48,10 +48,10 @@ pub(crate) fn apply(
 
     // Step 3: what is going to be served is on the medium. It is dirtied again first: pages that a
     // failed write-back left clean would not be written by a sync alone.
-    let mut records = syncer()?;
-    let mut sync = |range: Range<u64>| {
+    let records = syncer()?;
+    let sync = |range: Range<u64>| {
         region.backing().redirty(range.clone());
-        persist(&mut records, range)
+        persist(&records, range)
     };
     for range in dirtied {
         sync(range).map_err(fail)?;

@@ -19,10 +19,10 @@ use super::{Backing, Persist, Syncer};
 use crate::geometry::PAGE_SIZE;
 
 /// Opens the same file once more; must fail if the path has come to name another one.
-type Reopen = Box<dyn Fn() -> io::Result<File> + Send + Sync>;
+pub(super) type Reopen = Box<dyn Fn() -> io::Result<File> + Send + Sync>;
 
 /// A file mapped as a whole.
-pub(crate) struct Mapped {
+pub(super) struct Mapped {
     file: File,
     map: MmapRaw,
     reopen: Reopen,
@@ -31,7 +31,7 @@ pub(crate) struct Mapped {
 impl Mapped {
     /// Maps `file`. Its length was checked before, and its blocks are written: a store to the
     /// mapping never has to find space on the disk.
-    pub(crate) fn new(file: File, reopen: Reopen) -> io::Result<Mapped> {
+    pub(super) fn new(file: File, reopen: Reopen) -> io::Result<Mapped> {
         let map = map_whole(&file)?;
         Ok(Mapped { file, map, reopen })
     }
@@ -131,7 +131,12 @@ struct Msync {
 }
 
 impl Persist for Msync {
-    fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
         self.map.flush_range(range.start as usize, (range.end - range.start) as usize)
+    }
+
+    /// `msync` has waited already.
+    fn fence(&self) -> io::Result<()> {
+        Ok(())
     }
 }

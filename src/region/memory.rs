@@ -4,14 +4,21 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use super::Backing;
+use super::{Backing, cacheline};
+use crate::options::Persistence;
 use crate::sync::{Arc, AtomicU64};
+
+/// In persistent memory, where all that is copied is written back soon, copying past the caches
+/// pays from so many bytes on (docs/performance.md has the figures).
+const STREAMED_FROM: usize = 32 << 10;
 
 /// The ring file's memory.
 #[derive(Clone)]
 pub(crate) struct Region {
     base: NonNull<u8>,
     len: u64,
+    /// Runs of bytes from this length on are copied past the caches.
+    streamed_from: usize,
     backing: Arc<dyn Backing>,
 }
 
@@ -26,7 +33,17 @@ impl Region {
     pub(crate) fn new(backing: Arc<dyn Backing>) -> Region {
         let (base, len) = backing.memory();
         assert!((base.as_ptr() as usize).is_multiple_of(4096), "a backing is page-aligned");
-        Region { base, len, backing }
+        let streamed_from = match backing.persistence() {
+            Persistence::PersistentMemory => STREAMED_FROM,
+            _ => usize::MAX,
+        };
+        Region { base, len, streamed_from, backing }
+    }
+
+    /// Is a payload of `len` bytes to be streamed?
+    #[inline]
+    pub(crate) fn is_streamed(&self, len: usize) -> bool {
+        len >= self.streamed_from
     }
 
     pub(crate) fn backing(&self) -> &dyn Backing {
@@ -168,14 +185,19 @@ impl<'a> Space<'a> {
         unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) }
     }
 
-    /// Copies `bytes` into the payload, `at` bytes behind the header.
+    /// Copies `bytes` into the payload, `at` bytes behind the header; past the caches, if it is
+    /// `streamed`.
     ///
     /// # Safety
     ///
     /// Nobody else touches the payload meanwhile.
     #[inline]
-    pub(crate) unsafe fn write_payload(&self, at: usize, bytes: &[u8]) {
+    pub(crate) unsafe fn write_payload(&self, at: usize, bytes: &[u8], streamed: bool) {
         let target = self.payload(at, bytes.len());
+        if streamed {
+            // SAFETY: in bounds by `payload`, and exclusive by this function's contract.
+            return unsafe { cacheline::stream(target, bytes) };
+        }
         // SAFETY: the target is in bounds by `payload` and exclusive by this function's contract,
         // so it cannot overlap `bytes` either.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) }

@@ -52,6 +52,10 @@ impl Region {
         &*self.inner.backing
     }
 
+    pub(crate) fn is_streamed(&self, _len: usize) -> bool {
+        false
+    }
+
     /// Makes the granules of `range` come to be now. To loom, making one is a write: those that
     /// several threads touch must exist before the threads do.
     pub(crate) fn touch(&self, range: Range<u64>) {
@@ -82,6 +86,19 @@ impl Region {
         let granule = self.granule(offset);
         granule.watch.read();
         &granule.words[(offset / 8 % 2) as usize]
+    }
+
+    /// What a write-back does to a range: it reads what was touched of it. It does not keep the
+    /// region.
+    pub(crate) fn read_back(&self) -> crate::sync::Arc<dyn Fn(Range<u64>) + Send + Sync> {
+        let inner = crate::sync::Arc::downgrade(&self.inner);
+        crate::sync::Arc::new(move |range: Range<u64>| {
+            let Some(inner) = inner.upgrade() else { return };
+            let granules = lock_process(&inner.granules);
+            for (_, granule) in granules.range(range.start / 16..range.end.div_ceil(16)) {
+                granule.watch.read();
+            }
+        })
     }
 
     /// The word at `offset` as another process sees it, who may look at any time.
@@ -185,7 +202,7 @@ impl<'a> Space<'a> {
     /// # Safety
     ///
     /// As in `memory`.
-    pub(crate) unsafe fn write_payload(&self, at: usize, bytes: &[u8]) {
+    pub(crate) unsafe fn write_payload(&self, at: usize, bytes: &[u8], _streamed: bool) {
         assert!(16 + at + bytes.len() <= self.len as usize, "a payload stays in its space");
         let offset = self.start + 16 + at as u64;
         self.region.watch(offset..offset + bytes.len() as u64, true);

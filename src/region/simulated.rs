@@ -1,17 +1,28 @@
 //! A region on a simulated disk, for tests of what a crash leaves.
 //!
-//! The fault model:
+//! The fault model of a disk:
 //!
 //! 1. Memory is the page cache; the kernel writes any page of it to the medium at any time, or
 //!    never. So each 512-byte sector of the medium holds *some* version that it went through since
-//!    its last covering sync, the oldest being what that sync wrote. Sectors are written whole, or
-//!    (what persistent memory would do) word by word.
+//!    its last covering sync, the oldest being what that sync wrote. Sectors are written whole.
 //! 2. A sync writes the dirty pages of its range. Of a page that changes meanwhile, it covers what
 //!    the page held when the sync began.
 //! 3. A write-back that fails leaves its pages clean in the cache and old on the disk: a later sync
 //!    does not write them unless they are dirtied again. Its error is reported once to each syncer
 //!    that there is, and to the next one if nobody has seen it.
 //! 4. A page that a failed write-back has left clean may be dropped from the cache and read again.
+//!
+//! And of persistent memory:
+//!
+//! 5. Memory is the processor's caches; a line of 64 bytes goes to the medium at any time, or
+//!    never, and only words of 8 bytes are written whole. So each word holds some version that it
+//!    went through since its line was last written back *and* the same thread then fenced, the
+//!    oldest being what it held when that write-back began. A write-back without a fence does
+//!    nothing.
+//! 6. Nothing fails.
+//!
+//! What is written whole is a *unit*, what is written together a *block*: sectors and pages, or
+//! words and lines.
 //!
 //! A disk that *records* keeps every version that was observed, so that what a crash at any moment
 //! may leave can be built afterwards. Versions are observed at each sync, around each run of bytes
@@ -25,12 +36,36 @@ use std::ptr::NonNull;
 
 use super::{Backing, Persist, Syncer};
 use crate::geometry::PAGE_SIZE;
-use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::options::Persistence;
+use crate::sync::{Arc, Mutex, MutexGuard, ThreadId, current, lock};
 
 const PAGE: usize = PAGE_SIZE as usize;
-/// Bytes that a disk writes whole.
-pub const SECTOR: usize = 512;
-const SECTORS: usize = PAGE / SECTOR;
+/// Units in a block, of either kind.
+const UNITS: usize = 8;
+
+/// What a simulated disk is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sectors behind a page cache.
+    Disk,
+    /// Words behind a processor's caches.
+    Memory,
+}
+
+impl Kind {
+    /// Bytes that are written whole.
+    #[must_use]
+    pub const fn unit(self) -> usize {
+        match self {
+            Kind::Disk => 512,
+            Kind::Memory => 8,
+        }
+    }
+
+    const fn block(self) -> usize {
+        UNITS * self.unit()
+    }
+}
 
 /// A moment of a recorded run: how much had happened by then.
 pub type Moment = usize;
@@ -104,21 +139,22 @@ impl Drop for Memory {
 /// What happens to the medium, in order.
 #[derive(Clone, Copy)]
 enum Event {
-    /// The cache got a new version of a sector. `before`: the event of the version before, plus
+    /// The cache got a new version of a unit. `before`: the event of the version before, plus
     /// one; 0 is the initial one. `content`: where its bytes are.
-    Stored { sector: u32, before: u32, content: u32 },
-    /// A sync has written a page.
-    Synced { page: u32 },
-    /// A failed write-back has left a page clean.
-    Lost { page: u32 },
+    Stored { unit: u32, before: u32, content: u32 },
+    /// A sync has written a block, as it was when so many events had happened.
+    Synced { block: u32, since: u32 },
+    /// A failed write-back has left a block clean.
+    Lost { block: u32 },
 }
 
 /// Everything that was observed since the disk was made.
 struct Record {
+    kind: Kind,
     initial: Vec<u8>,
     events: Vec<Event>,
     contents: Vec<u8>,
-    /// For each sector the event of its newest version, plus one.
+    /// For each unit the event of its newest version, plus one.
     newest: Vec<u32>,
     /// The moments at which the cache was what a process had left: a kill may fall there.
     stops: Vec<Moment>,
@@ -127,18 +163,36 @@ struct Record {
 }
 
 impl Record {
-    fn new(initial: Vec<u8>) -> Record {
-        let newest = vec![0; initial.len() / SECTOR];
+    fn new(kind: Kind, initial: Vec<u8>) -> Record {
+        let newest = vec![0; initial.len() / kind.unit()];
         let (events, contents) = (Vec::new(), Vec::new());
-        Record { initial, events, contents, newest, stops: vec![0], syncs: Vec::new() }
+        Record { kind, initial, events, contents, newest, stops: vec![0], syncs: Vec::new() }
     }
 
-    fn stored(&mut self, sector: usize, bytes: &[u8]) {
-        let content = (self.contents.len() / SECTOR) as u32;
+    fn stored(&mut self, unit: usize, bytes: &[u8]) {
+        let content = (self.contents.len() / self.kind.unit()) as u32;
         self.contents.extend_from_slice(bytes);
-        let before = self.newest[sector];
-        self.events.push(Event::Stored { sector: sector as u32, before, content });
-        self.newest[sector] = self.events.len() as u32;
+        let before = self.newest[unit];
+        self.events.push(Event::Stored { unit: unit as u32, before, content });
+        self.newest[unit] = self.events.len() as u32;
+    }
+
+    /// The event of the version before that of `event`.
+    fn before(&self, event: u32) -> u32 {
+        match self.events[event as usize - 1] {
+            Event::Stored { before, .. } => before,
+            _ => 0,
+        }
+    }
+
+    /// How many versions a unit with `newest` has had since so many events had happened.
+    fn versions_since(&self, newest: u32, since: u32) -> usize {
+        let (mut event, mut versions) = (newest, 1);
+        while event > since {
+            event = self.before(event);
+            versions += 1;
+        }
+        versions
     }
 
     fn stop(&mut self) {
@@ -148,13 +202,30 @@ impl Record {
     }
 }
 
+/// A line as it was when a thread began to write it back.
+struct Begun {
+    thread: ThreadId,
+    block: usize,
+    /// The write-backs before it.
+    number: u64,
+    /// The events before it.
+    since: u32,
+    content: Vec<u8>,
+}
+
 struct Media {
-    /// The page cache when it was last observed.
+    kind: Kind,
+    /// The cache when it was last observed.
     seen: Vec<u8>,
-    /// What every power loss leaves at least: the oldest version of each sector.
+    /// What every power loss leaves at least: the oldest version of each unit.
     disk: Vec<u8>,
-    /// The pages that a sync has to write.
+    /// The blocks that a sync has to write.
     dirty: Vec<bool>,
+    /// Rule 5: write-backs whose fence is still to come.
+    begun: Vec<Begun>,
+    /// How many have begun; for each block, the newest of which a fence has made certain.
+    write_backs: u64,
+    written: Vec<u64>,
     record: Option<Record>,
     fault: Option<Fault>,
     /// How many write-backs have failed.
@@ -165,27 +236,49 @@ struct Media {
 }
 
 impl Media {
-    fn new(seen: Vec<u8>, disk: Vec<u8>, record: Option<Record>) -> Media {
-        let dirty = vec![false; seen.len() / PAGE];
-        let (fault, meanwhile) = (None, None);
-        Media { seen, disk, dirty, record, fault, errors: 0, reported: true, meanwhile }
+    fn new(kind: Kind, seen: Vec<u8>, disk: Vec<u8>, record: Option<Record>) -> Media {
+        let blocks = seen.len() / kind.block();
+        Media {
+            kind,
+            seen,
+            disk,
+            dirty: vec![false; blocks],
+            begun: Vec::new(),
+            write_backs: 0,
+            written: vec![0; blocks],
+            record,
+            fault: None,
+            errors: 0,
+            reported: true,
+            meanwhile: None,
+        }
+    }
+
+    fn blocks(&self, range: Range<usize>) -> Range<usize> {
+        range.start / self.kind.block()..range.end.div_ceil(self.kind.block())
+    }
+
+    fn bytes_of(&self, block: usize) -> Range<usize> {
+        block * self.kind.block()..(block + 1) * self.kind.block()
     }
 
     /// Takes note of what the pages of `range` hold now.
     fn observe(&mut self, memory: &Memory, range: Range<usize>) {
+        let unit_len = self.kind.unit();
         let mut cache = [0_u8; PAGE];
         for page in range.start / PAGE..range.end.div_ceil(PAGE) {
             memory.copy(page * PAGE, &mut cache);
             if self.seen[page * PAGE..][..PAGE] == cache {
                 continue;
             }
-            self.dirty[page] = true;
-            let seen = self.seen[page * PAGE..][..PAGE].chunks_exact_mut(SECTOR);
-            for (index, (seen, now)) in seen.zip(cache.chunks_exact(SECTOR)).enumerate() {
+            let seen = self.seen[page * PAGE..][..PAGE].chunks_exact_mut(unit_len);
+            for (index, (seen, now)) in seen.zip(cache.chunks_exact(unit_len)).enumerate() {
                 if seen != now {
                     seen.copy_from_slice(now);
+                    let unit = page * PAGE / unit_len + index;
+                    self.dirty[unit / UNITS] = true;
                     if let Some(record) = &mut self.record {
-                        record.stored(page * SECTORS + index, now);
+                        record.stored(unit, now);
                     }
                 }
             }
@@ -195,18 +288,53 @@ impl Media {
         }
     }
 
-    /// Writes a page back, if it is dirty; or fails to.
-    fn clean(&mut self, page: usize, written: bool) {
-        if !std::mem::take(&mut self.dirty[page]) {
+    /// Writes a block back, if it is dirty; or fails to.
+    fn clean(&mut self, block: usize, written: bool) {
+        if !std::mem::take(&mut self.dirty[block]) {
             return;
         }
         if written {
-            let bytes = page * PAGE..(page + 1) * PAGE;
+            let bytes = self.bytes_of(block);
             self.disk[bytes.clone()].copy_from_slice(&self.seen[bytes]);
         }
         if let Some(record) = &mut self.record {
-            let page = page as u32;
-            record.events.push(if written { Event::Synced { page } } else { Event::Lost { page } });
+            let (block, since) = (block as u32, record.events.len() as u32);
+            let event =
+                if written { Event::Synced { block, since } } else { Event::Lost { block } };
+            record.events.push(event);
+        }
+    }
+
+    /// Rule 5: the lines of `range`, as they are, are on the medium after the thread's next fence.
+    fn begin(&mut self, range: Range<usize>) {
+        let since = self.record.as_ref().map_or(0, |record| record.events.len() as u32);
+        for block in self.blocks(range) {
+            if self.dirty[block] {
+                self.write_backs += 1;
+                let content = self.seen[self.bytes_of(block)].to_vec();
+                let (thread, number) = (current().id(), self.write_backs);
+                self.begun.push(Begun { thread, block, number, since, content });
+            }
+        }
+    }
+
+    /// Rule 5: the calling thread fences.
+    fn fence(&mut self) {
+        let thread = current().id();
+        let begun = std::mem::take(&mut self.begun);
+        let (ours, others) = begun.into_iter().partition(|begun| begun.thread == thread);
+        self.begun = others;
+        for Begun { block, number, since, content, .. } in ours {
+            // A later write-back may have been fenced before this one.
+            if number > self.written[block] {
+                let bytes = self.bytes_of(block);
+                self.written[block] = number;
+                self.dirty[block] = self.seen[bytes.clone()] != content;
+                self.disk[bytes].copy_from_slice(&content);
+                if let Some(record) = &mut self.record {
+                    record.events.push(Event::Synced { block: block as u32, since });
+                }
+            }
         }
     }
 
@@ -234,6 +362,7 @@ impl Media {
 
 /// A disk with a page cache in front of it.
 pub struct Simulated {
+    kind: Kind,
     memory: Arc<Memory>,
     media: Arc<Mutex<Media>>,
     records: bool,
@@ -243,20 +372,38 @@ impl Simulated {
     /// A machine that has just started, with `image` on its disk.
     #[must_use]
     pub fn new(image: Vec<u8>) -> Arc<Simulated> {
-        Simulated::with(&image, Media::new(image.clone(), image.clone(), None))
+        Simulated::new_of(Kind::Disk, image)
     }
 
-    /// The same, recording every version from now on.
+    /// The same, with a medium of this kind.
+    #[must_use]
+    pub fn new_of(kind: Kind, image: Vec<u8>) -> Arc<Simulated> {
+        Simulated::with(&image, Media::new(kind, image.clone(), image.clone(), None))
+    }
+
+    /// As `new`, recording every version from now on.
     #[must_use]
     pub fn recording(image: Vec<u8>) -> Arc<Simulated> {
-        let record = Record::new(image.clone());
-        Simulated::with(&image, Media::new(image.clone(), image.clone(), Some(record)))
+        Simulated::recording_of(Kind::Disk, image)
+    }
+
+    /// The same, with a medium of this kind.
+    #[must_use]
+    pub fn recording_of(kind: Kind, image: Vec<u8>) -> Arc<Simulated> {
+        let record = Record::new(kind, image.clone());
+        Simulated::with(&image, Media::new(kind, image.clone(), image.clone(), Some(record)))
     }
 
     fn with(cache: &[u8], media: Media) -> Arc<Simulated> {
         let memory = Arc::new(Memory::new(cache));
-        let records = media.record.is_some();
-        Arc::new(Simulated { memory, media: Arc::new(Mutex::new(media)), records })
+        let (kind, records) = (media.kind, media.record.is_some());
+        Arc::new(Simulated { kind, memory, media: Arc::new(Mutex::new(media)), records })
+    }
+
+    /// What kind of medium this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// What a power loss leaves at least: nothing has been written but what was synced.
@@ -273,12 +420,17 @@ impl Simulated {
         cache
     }
 
-    /// Lets the kernel write back the pages of `range`, or fail to.
+    /// Lets the kernel, or the processor, write back the blocks of `range`; or fail to.
+    ///
+    /// # Panics
+    ///
+    /// If persistent memory is to fail.
     pub fn write_back(&self, range: Range<usize>, succeeds: bool) {
+        assert!(succeeds || self.kind == Kind::Disk, "persistent memory does not fail");
         let mut media = lock(&self.media);
         media.observe(&self.memory, range.clone());
-        for page in range.start / PAGE..range.end.div_ceil(PAGE) {
-            media.clean(page, succeeds);
+        for block in media.blocks(range) {
+            media.clean(block, succeeds);
         }
         if !succeeds {
             media.errors += 1;
@@ -333,16 +485,20 @@ impl Simulated {
         let mut dirty = vec![false; media.dirty.len()];
         for (index, event) in record.events[..moment].iter().enumerate() {
             match *event {
-                Event::Stored { sector, .. } => {
-                    newest[sector as usize] = index as u32 + 1;
-                    versions[sector as usize] += 1;
-                    dirty[sector as usize / SECTORS] = true;
+                Event::Stored { unit, .. } => {
+                    newest[unit as usize] = index as u32 + 1;
+                    versions[unit as usize] += 1;
+                    dirty[unit as usize / UNITS] = true;
                 }
-                Event::Synced { page } => {
-                    versions[page as usize * SECTORS..][..SECTORS].fill(1);
-                    dirty[page as usize] = false;
+                Event::Synced { block, since } => {
+                    let units = block as usize * UNITS..(block as usize + 1) * UNITS;
+                    for unit in units.clone() {
+                        let since = record.versions_since(newest[unit], since);
+                        versions[unit] = since.min(versions[unit]);
+                    }
+                    dirty[block as usize] = newest[units].iter().any(|event| *event > since);
                 }
-                Event::Lost { page } => dirty[page as usize] = false,
+                Event::Lost { block } => dirty[block as usize] = false,
             }
         }
         Medium { media, newest, versions, dirty }
@@ -354,16 +510,16 @@ impl Simulated {
     pub fn after_kill(&self, moment: Moment) -> Arc<Simulated> {
         let medium = self.at(moment);
         let (cache, disk) = (medium.cache(), medium.oldest());
-        let mut record = Record::new(disk.clone());
-        for sector in medium.open_sectors() {
-            for version in 1..medium.versions(sector) {
-                record.stored(sector, medium.version(sector, version));
+        let mut record = Record::new(self.kind, disk.clone());
+        for unit in medium.open_units() {
+            for version in 1..medium.versions(unit) {
+                record.stored(unit, medium.version(unit, version));
             }
         }
-        let mut media = Media::new(cache.clone(), disk, None);
-        for (page, dirty) in medium.dirty.iter().enumerate() {
-            if !dirty && medium.versions[page * SECTORS..][..SECTORS].iter().any(|n| *n > 1) {
-                record.events.push(Event::Lost { page: page as u32 });
+        let mut media = Media::new(self.kind, cache.clone(), disk, None);
+        for (block, dirty) in medium.dirty.iter().enumerate() {
+            if !dirty && medium.versions[block * UNITS..][..UNITS].iter().any(|n| *n > 1) {
+                record.events.push(Event::Lost { block: block as u32 });
             }
         }
         media.dirty.clone_from(&medium.dirty);
@@ -378,24 +534,24 @@ impl Simulated {
     pub fn drop_lost_pages(&self, mut choose: impl FnMut(usize, usize) -> usize) {
         let moment = self.observe_now();
         let medium = self.at(moment);
-        let mut pages = Vec::new();
-        for page in 0..medium.dirty.len() {
-            let sectors = page * SECTORS..(page + 1) * SECTORS;
-            if medium.dirty[page] || sectors.clone().all(|sector| medium.versions(sector) == 1) {
+        let mut blocks = Vec::new();
+        for block in 0..medium.dirty.len() {
+            let units = block * UNITS..(block + 1) * UNITS;
+            if medium.dirty[block] || units.clone().all(|unit| medium.versions(unit) == 1) {
                 continue;
             }
-            for sector in sectors {
-                let version = choose(sector, medium.versions(sector));
-                self.memory.replace(sector * SECTOR, medium.version(sector, version));
+            for unit in units {
+                let version = choose(unit, medium.versions(unit));
+                self.memory.replace(unit * self.kind.unit(), medium.version(unit, version));
             }
-            pages.push(page);
+            blocks.push(block);
         }
         drop(medium);
         self.observe_now();
         let mut media = lock(&self.media);
-        for page in pages {
-            media.dirty[page] = true;
-            media.clean(page, true);
+        for block in blocks {
+            media.dirty[block] = true;
+            media.clean(block, true);
         }
     }
 }
@@ -403,9 +559,9 @@ impl Simulated {
 /// What cache and medium may hold at one moment of a recorded run.
 pub struct Medium<'a> {
     media: MutexGuard<'a, Media>,
-    /// For each sector the event of its newest version, plus one.
+    /// For each unit the event of its newest version, plus one.
     newest: Vec<u32>,
-    /// For each sector how many versions of it may be on the medium.
+    /// For each unit how many versions of it may be on the medium.
     versions: Vec<usize>,
     dirty: Vec<bool>,
 }
@@ -415,61 +571,61 @@ impl Medium<'_> {
         self.media.record.as_ref().expect("a view is of a disk that records")
     }
 
-    /// The sectors of which the medium may hold one of several versions.
-    pub fn open_sectors(&self) -> impl Iterator<Item = usize> {
-        self.versions.iter().enumerate().filter(|(_, n)| **n > 1).map(|(sector, _)| sector)
+    /// What kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.media.kind
     }
 
-    /// How many versions of `sector` may be on the medium.
+    /// The units of which the medium may hold one of several versions.
+    pub fn open_units(&self) -> impl Iterator<Item = usize> {
+        self.versions.iter().enumerate().filter(|(_, n)| **n > 1).map(|(unit, _)| unit)
+    }
+
+    /// How many versions of `unit` may be on the medium.
     #[must_use]
-    pub fn versions(&self, sector: usize) -> usize {
-        self.versions[sector]
+    pub fn versions(&self, unit: usize) -> usize {
+        self.versions[unit]
     }
 
     /// One of them; 0 is the oldest.
     #[must_use]
-    pub fn version(&self, sector: usize, version: usize) -> &[u8] {
+    pub fn version(&self, unit: usize, version: usize) -> &[u8] {
         let record = self.record();
-        let mut event = self.newest[sector];
-        for _ in version + 1..self.versions[sector] {
-            event = self.before(event);
+        let mut event = self.newest[unit];
+        for _ in version + 1..self.versions[unit] {
+            event = record.before(event);
         }
+        let len = self.kind().unit();
         match event.checked_sub(1).map(|index| record.events[index as usize]) {
             Some(Event::Stored { content, .. }) => {
-                &record.contents[content as usize * SECTOR..][..SECTOR]
+                &record.contents[content as usize * len..][..len]
             }
-            _ => &record.initial[sector * SECTOR..][..SECTOR],
+            _ => &record.initial[unit * len..][..len],
         }
     }
 
-    /// The event of the version before that of `event`.
-    fn before(&self, event: u32) -> u32 {
-        match self.record().events[event as usize - 1] {
-            Event::Stored { before, .. } => before,
-            _ => 0,
-        }
-    }
-
-    /// The medium with the oldest version of each sector.
+    /// The medium with the oldest version of each unit.
     #[must_use]
     pub fn oldest(&self) -> Vec<u8> {
         self.image(|_| 0)
     }
 
-    /// The page cache: the newest version of each sector.
+    /// The cache: the newest version of each unit.
     #[must_use]
     pub fn cache(&self) -> Vec<u8> {
-        self.image(|sector| self.versions[sector] - 1)
+        self.image(|unit| self.versions[unit] - 1)
     }
 
-    /// The medium with the version of each sector that `choose` says.
+    /// The medium with the version of each unit that `choose` says.
     #[must_use]
     pub fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<u8> {
         let mut image = self.record().initial.clone();
-        for (sector, newest) in self.newest.iter().enumerate() {
+        let len = self.kind().unit();
+        for (unit, newest) in self.newest.iter().enumerate() {
             if *newest != 0 {
-                let version = self.version(sector, choose(sector));
-                image[sector * SECTOR..][..SECTOR].copy_from_slice(version);
+                let version = self.version(unit, choose(unit));
+                image[unit * len..][..len].copy_from_slice(version);
             }
         }
         image
@@ -483,12 +639,23 @@ unsafe impl Backing for Simulated {
         (self.memory.start, self.memory.len() as u64)
     }
 
+    fn persistence(&self) -> Persistence {
+        match self.kind {
+            Kind::Disk => Persistence::PageCache,
+            Kind::Memory => Persistence::PersistentMemory,
+        }
+    }
+
     fn syncer(&self) -> io::Result<Syncer> {
+        if self.kind == Kind::Memory {
+            let (memory, media) = (self.memory.clone(), self.media.clone());
+            return Ok(Box::new(SimulatedLines { memory, media }));
+        }
         let media = lock(&self.media);
         // An error that nobody has been told of is reported to the next description too.
         let told = if media.reported { media.errors } else { media.errors - 1 };
         let (memory, media) = (self.memory.clone(), self.media.clone());
-        Ok(Box::new(SimulatedSync { memory, media, told }))
+        Ok(Box::new(SimulatedSync { memory, media, told: Mutex::new(told) }))
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -504,8 +671,11 @@ unsafe impl Backing for Simulated {
     }
 
     fn redirty(&self, range: Range<u64>) {
-        let pages = range.start as usize / PAGE..(range.end as usize).div_ceil(PAGE);
-        lock(&self.media).dirty[pages].fill(true);
+        if self.kind == Kind::Disk {
+            let mut media = lock(&self.media);
+            let blocks = media.blocks(range.start as usize..range.end as usize);
+            media.dirty[blocks].fill(true);
+        }
     }
 
     fn unmap_for_now(&self, _range: Range<u64>) {}
@@ -523,11 +693,11 @@ struct SimulatedSync {
     memory: Arc<Memory>,
     media: Arc<Mutex<Media>>,
     /// How many failed write-backs this description has reported.
-    told: u64,
+    told: Mutex<u64>,
 }
 
 impl Persist for SimulatedSync {
-    fn persist(&mut self, range: Range<u64>) -> io::Result<()> {
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
         let mut guard = lock(&self.media);
         let media = &mut *guard;
         let range = range.start as usize..range.end as usize;
@@ -542,9 +712,9 @@ impl Persist for SimulatedSync {
             Fault::ShortSync(after) => Some(after),
             _ => None,
         });
-        for page in range.start / PAGE..range.end.div_ceil(PAGE) {
-            let lost = fails || (is_short && page > range.start / PAGE);
-            media.clean(page, !lost);
+        let pages = media.blocks(range);
+        for page in pages.clone() {
+            media.clean(page, !(fails || (is_short && page > pages.start)));
         }
         if fails || is_short {
             media.errors += 1;
@@ -557,11 +727,88 @@ impl Persist for SimulatedSync {
         }
         let media = &mut *guard;
         media.sync_boundary();
-        if self.told < media.errors {
-            self.told = media.errors;
+        if std::mem::replace(&mut *lock(&self.told), media.errors) < media.errors {
             media.reported = true;
             return Err(io::Error::other("injected: the device reports a write error"));
         }
         Ok(())
+    }
+
+    fn fence(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct SimulatedLines {
+    memory: Arc<Memory>,
+    media: Arc<Mutex<Media>>,
+}
+
+impl Persist for SimulatedLines {
+    fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        let mut media = lock(&self.media);
+        let range = range.start as usize..range.end as usize;
+        let all = media.record.is_some();
+        media.observe(&self.memory, if all { 0..self.memory.len() } else { range.clone() });
+        media.sync_boundary();
+        media.begin(range);
+        Ok(())
+    }
+
+    fn fence(&self) -> io::Result<()> {
+        let mut media = lock(&self.media);
+        media.fence();
+        media.sync_boundary();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::spawn;
+
+    fn store(disk: &Simulated, word: u8) {
+        disk.memory.replace(64, &[word; 8]);
+    }
+
+    fn on_medium(disk: &Simulated) -> Vec<u8> {
+        let moment = disk.observe_now();
+        let medium = disk.at(moment);
+        (0..medium.versions(8)).map(|version| medium.version(8, version)[0]).collect()
+    }
+
+    #[test]
+    fn a_write_back_counts_once_it_is_fenced_and_as_it_was() {
+        let disk = Simulated::recording_of(Kind::Memory, vec![0; PAGE]);
+        let lines = disk.syncer().expect("memory has one");
+        store(&disk, 1);
+        lines.write_back(64..72).expect("memory takes it");
+        assert_eq!((on_medium(&disk), disk.disk()[64]), (vec![0, 1], 0));
+        store(&disk, 2);
+        lines.fence().expect("memory takes it");
+        assert_eq!((on_medium(&disk), disk.disk()[64]), (vec![1, 2], 1));
+        lines.fence().expect("memory takes it");
+        assert_eq!(on_medium(&disk), [1, 2], "a fence alone writes nothing");
+        lines.write_back(100..101).and_then(|()| lines.fence()).expect("memory takes it");
+        assert_eq!((on_medium(&disk), disk.disk()[64]), (vec![2], 2), "a line is a line");
+    }
+
+    #[test]
+    fn a_fence_is_its_threads_own_and_takes_nothing_back() {
+        let disk = Simulated::recording_of(Kind::Memory, vec![0; PAGE]);
+        let lines = disk.syncer().expect("memory has one");
+        store(&disk, 1);
+        lines.write_back(64..72).expect("memory takes it");
+        store(&disk, 2);
+        let (shared, others) = (disk.clone(), disk.syncer().expect("memory has one"));
+        let other = spawn("", move || {
+            others.fence().expect("memory takes it");
+            assert_eq!(on_medium(&shared), [0, 1, 2]);
+            others.write_back(64..72).and_then(|()| others.fence()).expect("memory takes it");
+        });
+        other.expect("a thread starts").join().expect("no panic");
+        lines.fence().expect("memory takes it");
+        assert_eq!((on_medium(&disk), disk.disk()[64]), (vec![2], 2));
     }
 }

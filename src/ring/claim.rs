@@ -257,7 +257,7 @@ impl Ring {
             // SAFETY: `claim` is the only right to these bytes (the tail's modification order gave
             // them to no one else), its segment is not recycled before it is published, and others
             // look at a record's payload only after its commit.
-            unsafe { space.write_payload(at, part) };
+            unsafe { space.write_payload(at, part, self.region.is_streamed(part.len())) };
             at += part.len();
         }
         self.commit_space(&space, claim.lsn, prepared);

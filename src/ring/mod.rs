@@ -40,7 +40,7 @@ use crate::layout::{Identity, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, count};
 use crate::region::Region;
-use crate::sync::{self, Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, lock};
+use crate::sync::{self, Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, fence, lock};
 use crate::wait::{Doorbell, Snooze, WaitList};
 
 pub(crate) use claim::{Claim, Granted, Prepared, Refusal};
@@ -101,6 +101,9 @@ pub(crate) struct Ring {
     hole: Mutex<Option<(Lsn, Instant)>>,
     flusher_asleep: AtomicBool,
     finished: AtomicBool,
+    /// Somebody sleeps until `durable` is raised (in persistent memory, where who raises it has
+    /// nobody to hand over to).
+    durable_watched: CachePadded<AtomicBool>,
     pub(crate) space_waiters: WaitList,
     pub(crate) tail_readers: WaitList,
     pub(crate) janitor_bell: Doorbell,
@@ -153,6 +156,7 @@ impl Ring {
             hole: Mutex::new(None),
             flusher_asleep: AtomicBool::new(false),
             finished: AtomicBool::new(false),
+            durable_watched: CachePadded::new(AtomicBool::new(false)),
             space_waiters: WaitList::new(),
             tail_readers: WaitList::new(),
             janitor_bell: Doorbell::new(),
@@ -331,6 +335,40 @@ impl Ring {
         // Release: whoever sees it sees what the sync saw. One syncer at a time, so it stands.
         let moved = self.durable.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
         assert!(moved.is_ok(), "one sync at a time advances durable");
+    }
+
+    /// Raises `durable` to `to`; false if others had. All below `to` is on the medium, from where
+    /// `durable` was when the caller looked: any number of threads may do this at the same time.
+    pub(crate) fn raise_durable(&self, to: Lsn) -> bool {
+        assert!(to <= self.published(), "only published records become durable");
+        let mut from = self.durable();
+        while from < to {
+            // Release: whoever sees it sees what we saw when we wrote back.
+            let raised =
+                self.durable.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
+            match raised {
+                Ok(_) => return true,
+                Err(now) => from = now,
+            }
+        }
+        false
+    }
+
+    /// The calling thread has registered with one of the lists, and is going to sleep until
+    /// `durable` is raised. It must look at that once more before it does.
+    pub(crate) fn watch_durable(&self) {
+        // Relaxed, then the fence: either we see `durable` raised, or whoever raises it, and then
+        // fences, sees the flag. That it then finds us in the list is the list's lock's doing.
+        self.durable_watched.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Does anybody sleep until `durable` is raised? The caller has raised it, and fenced. Who gets
+    /// the answer yes wakes them all.
+    pub(crate) fn take_durable_watched(&self) -> bool {
+        // Relaxed: as in `watch_durable`. Looked at first, since there is hardly ever anybody.
+        self.durable_watched.load(Ordering::Relaxed)
+            && self.durable_watched.swap(false, Ordering::Relaxed)
     }
 
     /// The oldest open reservation that holds back publication, and since when it was seen to.

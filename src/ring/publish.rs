@@ -5,7 +5,8 @@
 //! 2. It is a CAS and never a maximum: a walker that slept before it had its pin, while others
 //!    published, trimmed and recycled, would otherwise read payload as commit words. With the pin
 //!    it finds `trimmed` beyond L and walks again.
-//! 3. A walk that stops at a word that is zero or claimed has met the end, or a hole.
+//! 3. A thread whose own record starts at `published` needs no walk to move it over that record.
+//! 4. A walk that stops at a word that is zero or claimed has met the end, or a hole.
 
 use std::ops::Range;
 
@@ -56,6 +57,18 @@ impl Ring {
                 }
             }
         }
+    }
+
+    /// Publishes `[lsn, end)`, a record that the calling thread has just committed, without a walk;
+    /// false if something before it is not published. It takes over all that is.
+    pub(crate) fn publish_own(&self, lsn: Lsn, end: Lsn) -> bool {
+        // Release: as in `publish`, of our own commit. Acquire: what lies below was released with
+        // `published`. No pin: we read nothing, and rule 2 is the comparison's.
+        let moved = self.published.compare_exchange(lsn, end, Ordering::AcqRel, Ordering::Relaxed);
+        if moved.is_ok() {
+            count(&self.counters.records_published, 1);
+        }
+        moved.is_ok()
     }
 
     /// Walks commit words from `start`, which the caller has pinned.

@@ -32,9 +32,10 @@ pub(crate) struct SlotWriter {
 }
 
 /// Syncs `range`, and says which it was if that fails.
-pub(crate) fn persist(syncer: &mut Syncer, range: Range<u64>) -> Result<(), SyncFailure> {
+pub(crate) fn persist(syncer: &Syncer, range: Range<u64>) -> Result<(), SyncFailure> {
     let Range { start, end } = range.clone();
-    syncer.persist(range).map_err(|source| SyncFailure { start, end, source: Arc::new(source) })
+    let synced = syncer.write_back(range).and_then(|()| syncer.fence());
+    synced.map_err(|source| SyncFailure { start, end, source: Arc::new(source) })
 }
 
 impl SlotWriter {
@@ -70,9 +71,9 @@ impl SlotWriter {
     pub(crate) fn confirm(&self) -> Result<(), SyncFailure> {
         let mut slots = lock(&self.slots);
         let start = CHECKPOINT_SLOT_OFFSETS[slots.index];
-        let mut attempt = || {
+        let attempt = || {
             self.region.backing().redirty(start..start + PAGE_SIZE);
-            persist(&mut slots.syncer, start..start + PAGE_SIZE)
+            persist(&slots.syncer, start..start + PAGE_SIZE)
         };
         let first = attempt();
         if first.is_err()
@@ -106,7 +107,7 @@ impl SlotWriter {
         // SAFETY: slot pages are written here and nowhere else, under the lock, and read through
         // the file only.
         unsafe { self.region.write(start, &next.encode(&self.log_id)) };
-        persist(&mut slots.syncer, start..start + PAGE_SIZE)?;
+        persist(&slots.syncer, start..start + PAGE_SIZE)?;
         slots.current = next;
         slots.index = index;
         Ok(())

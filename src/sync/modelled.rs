@@ -7,7 +7,7 @@ use shuttle as checker;
 
 pub use checker::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 pub use checker::sync::{Condvar, Mutex, MutexGuard};
-pub use checker::thread::{JoinHandle, Thread, current, yield_now};
+pub use checker::thread::{JoinHandle, Thread, ThreadId, current, yield_now};
 /// Reference counts are the standard library's; they are not what the models are about.
 pub use std::sync::Arc;
 

@@ -4,6 +4,8 @@ pub use std::sync::Arc;
 pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence};
 #[cfg(not(wal_sanitized))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(any(test, feature = "simulation"))]
+pub use std::thread::ThreadId;
 pub use std::thread::{JoinHandle, Thread, current};
 
 #[cfg(wal_sanitized)]

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod footers;
 mod orders;
+mod persistent;
 mod races;
 mod small_ring;
 

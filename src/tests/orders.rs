@@ -3,13 +3,15 @@
 
 use super::{boot, contents, kill, new_image, newest_checkpoint, open, tiny};
 use crate::layout::checkpoint::RecoverySummary;
-use crate::region::{Fault, SECTOR, Simulated};
+use crate::region::{Fault, Kind, Simulated};
 use crate::simulation::{self, Stepped};
 use crate::sync::Arc;
 use crate::{
     AppendError, CheckpointError, Durability, Lsn, OnFull, OpenError, Options, RecoveryOutcome,
     WaitError,
 };
+
+const SECTOR: usize = Kind::Disk.unit();
 
 fn record(byte: u8, len: usize) -> Vec<u8> {
     vec![byte; len]
@@ -357,7 +359,7 @@ fn a_slot_that_was_read_is_synced_first() {
     for moment in disk.stops() {
         let medium = disk.at(moment);
         let mut torn = medium.oldest();
-        for sector in medium.open_sectors().filter(|sector| sector * SECTOR < 3 * 4096) {
+        for sector in medium.open_units().filter(|sector| sector * SECTOR < 3 * 4096) {
             let newest = medium.version(sector, medium.versions(sector) - 1);
             torn[sector * SECTOR..][..48].copy_from_slice(&newest[..48]);
         }

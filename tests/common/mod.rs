@@ -43,6 +43,19 @@ impl Place {
         Place { _root: root, path }
     }
 
+    /// A place in memory, where the mode for persistent memory can be asked for; without one, says
+    /// that a test is left out.
+    #[allow(clippy::print_stderr, reason = "the harness shows it when asked to")]
+    pub fn on_tmpfs() -> Option<Place> {
+        // A directory of this name that is no tmpfs is refused by the log.
+        let Ok(root) = tempfile::tempdir_in("/dev/shm") else {
+            eprintln!("left out: there is no tmpfs in /dev/shm");
+            return None;
+        };
+        let path = root.path().join("log");
+        Some(Place { _root: root, path })
+    }
+
     /// A log of the smallest size here.
     pub fn create(&self, options: Options) -> Wal {
         Wal::create(&self.path, small(), options).expect("a new log can be created")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kaelix_wal::simulation::{self, Disk, Fault, Stepped, new_image, tiny};
+use kaelix_wal::simulation::{self, Disk, Fault, Kind, Stepped, new_image, tiny};
 use kaelix_wal::{
     AppendError, CheckpointError, Durability, Error, Lsn, OpenError, Options, WaitError,
 };
@@ -32,13 +32,14 @@ fn every_image(machine: &Machine, from: usize) -> usize {
         let medium = machine.disk.at(moment);
         let expectation = machine.oracle.after_power_loss(moment);
         for number in 0..medium::count(&medium, COMBINATIONS_MAX).unwrap_or(0) {
-            let disk = Disk::new(medium::numbered(&medium, number));
+            let image = medium::numbered(&medium, number);
+            let disk = Disk::new_of(medium.kind(), image);
             let log = simulation::open(&disk, 7, setup().options)
                 .unwrap_or_else(|error| panic!("image {number} at {moment} is refused: {error}"));
             expectation.verify(&log);
             let kept = settled(&expectation, &log);
             log.kill();
-            let again = Disk::new(disk.disk());
+            let again = Disk::new_of(medium.kind(), disk.disk());
             let log =
                 simulation::open(&again, 8, setup().options).expect("what was recovered opens");
             kept.verify(&log);
@@ -88,6 +89,54 @@ fn scenario(machine: &mut Machine) {
     machine.note(&log);
     log.kill();
     machine.oracle.abandon(machine.disk.observe_now());
+}
+
+/// In persistent memory every word counts for itself, so the records are smaller: a hole that is
+/// marked, filled and committed behind a later record, an abort, and the segment's end, where the
+/// next one is entered, with its header.
+fn scenario_in_memory(machine: &mut Machine) {
+    let log = machine.open(&nothing());
+    let sync = |machine: &mut Machine| {
+        log.sync().expect("memory takes it");
+        machine.note(&log);
+    };
+    sync(machine);
+    let begun = machine.disk.observe_now();
+    let mut reservation = log.reserve(16).expect("there is room");
+    let place = machine.oracle.push(record(reservation.lsn(), 1, 16), begun, NEVER);
+    append(machine, &log, 2, 8);
+    reservation.copy_from_slice(&payload(1, 16));
+    let closing = machine.disk.observe_now();
+    reservation.commit();
+    let closed = machine.disk.observe_now();
+    machine.oracle.close(place, Some(16), closing, closed);
+    sync(machine);
+    append(machine, &log, 3, 3500);
+    drop(log.reserve(20).expect("there is room"));
+    log.step_janitor();
+    sync(machine);
+    let room = 4096 - log.watermarks().reserved.get() % 8192;
+    append(machine, &log, 4, room as usize - 16 - 32);
+    sync(machine);
+    append(machine, &log, 5, 8);
+    append(machine, &log, 6, 0);
+    sync(machine);
+    log.step_flusher(true);
+    machine.note(&log);
+    machine.trim(&log);
+    machine.note(&log);
+    append(machine, &log, 7, 8);
+    log.kill();
+    machine.oracle.abandon(machine.disk.observe_now());
+}
+
+#[test]
+fn every_image_of_a_tiny_log_in_persistent_memory() {
+    let disk = Disk::recording_of(Kind::Memory, new_image(tiny(3)));
+    let mut machine = Machine::new(disk, 1, setup(), &nothing(), 0);
+    scenario_in_memory(&mut machine);
+    let images = every_image(&machine, 0);
+    assert!(images > 10_000, "only {images} images");
 }
 
 #[test]

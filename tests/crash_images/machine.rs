@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kaelix_wal::simulation::{self, Disk, Fault, Moment, Stepped};
+use kaelix_wal::simulation::{self, Disk, Fault, Kind, Moment, Stepped};
 use kaelix_wal::{
     CheckpointError, Durability, Lsn, OnFull, Options, Position, Reader, Reservation,
 };
@@ -29,7 +29,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn draw(rng: &mut Rng) -> Setup {
+    pub fn draw(kind: Kind, rng: &mut Rng) -> Setup {
         let interval = Durability::Interval(Duration::from_millis(1));
         let durability = [Durability::OnDemand, Durability::None, interval][rng.below(3) as usize];
         let on_full = [OnFull::Wait, OnFull::Fail, OnFull::Overwrite][rng.below(3) as usize];
@@ -40,7 +40,8 @@ impl Setup {
             segments: 3 + rng.below(4),
             options,
             overwrites: on_full == OnFull::Overwrite,
-            is_faulty: rng.below(4) == 0,
+            // Persistent memory does not fail.
+            is_faulty: rng.below(4) == 0 && kind == Kind::Disk,
             size: [40, 200, 1000][rng.below(3) as usize],
         }
     }
@@ -186,7 +187,11 @@ impl Machine {
 
     fn step<'w>(&mut self, log: &'w Stepped, held: &mut Held<'w>, rng: &mut Rng) {
         match rng.below(32) {
-            0..=9 => self.append(log, rng),
+            // With nothing in its way it cannot fail, and says where the record is.
+            0..=2 if self.disk.kind() == Kind::Memory && held.reservations.is_empty() => {
+                self.append(log, true, rng);
+            }
+            0..=9 => self.append(log, false, rng),
             10..=12 => self.reserve(log, held, rng),
             13..=14 => fill(held, rng),
             15..=18 => self.settle(held, rng),
@@ -217,7 +222,7 @@ impl Machine {
         Expected { lsn: Lsn::ZERO, id: self.next_id, len }
     }
 
-    fn append(&mut self, log: &Stepped, rng: &mut Rng) {
+    fn append(&mut self, log: &Stepped, durable: bool, rng: &mut Rng) {
         let mut record = self.expected(0);
         record.len = self.draw_len(room(log), rng);
         if !fits(log, record.len) {
@@ -227,11 +232,18 @@ impl Machine {
             }
         }
         let begun = self.disk.observe_now();
-        let Ok(lsn) = log.append(&payload(record.id, record.len)) else {
+        let bytes = payload(record.id, record.len);
+        let appended = match durable {
+            true => Some(log.append_durable(&bytes).expect("nothing is in its way")),
+            false => log.append(&bytes).ok(),
+        };
+        let Some(lsn) = appended else {
             return;
         };
         record.lsn = lsn;
-        let closed = self.disk.observe_now();
+        let now = self.disk.observe_now();
+        // One that waits for durability is committed when its write-back begins.
+        let closed = self.disk.stops().into_iter().find(|stop| *stop > begun).unwrap_or(now);
         self.oracle.push(record, begun, closed);
     }
 

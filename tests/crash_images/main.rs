@@ -18,13 +18,13 @@ mod machine;
 mod medium;
 mod oracle;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use common::{Rng, number};
 use kaelix_wal::Lsn;
-use kaelix_wal::simulation::{Disk, Moment, new_image, tiny};
+use kaelix_wal::simulation::{Disk, Kind, Moment, new_image, tiny};
 use machine::{End, Machine, Setup};
 use oracle::Expectation;
 
@@ -33,8 +33,10 @@ const IMAGES_EACH: u64 = 128;
 /// How often an image's log crashes again.
 const DEPTH: u64 = 3;
 
-/// How many images have been opened, each followed from where its parent was left.
-static OPENED: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// How many images this test has opened, each followed from where its parent was left.
+    static OPENED: Cell<u64> = const { Cell::new(0) };
+}
 
 /// A new log.
 fn nothing() -> Expectation {
@@ -43,10 +45,10 @@ fn nothing() -> Expectation {
 }
 
 /// A few processes in a row on one machine.
-fn history(seed: u64) -> Machine {
+fn history(kind: Kind, seed: u64) -> Machine {
     let mut rng = Rng::new(seed);
-    let setup = Setup::draw(&mut rng);
-    let disk = Disk::recording(new_image(tiny(setup.segments)));
+    let setup = Setup::draw(kind, &mut rng);
+    let disk = Disk::recording_of(kind, new_image(tiny(setup.segments)));
     let mut machine = Machine::new(disk, 1, setup, &nothing(), 0);
     let mut expectation = nothing();
     for _ in 0..1 + rng.below(3) {
@@ -80,13 +82,18 @@ fn crash(machine: &Machine, from: Moment, rng: &mut Rng) -> (Machine, Expectatio
     };
     let expectation = machine.oracle.after_power_loss(moment);
     let image = medium::draw(&machine.disk.at(moment), rng);
-    let disk = Disk::recording(image);
+    // A log that was in persistent memory opens on a disk just as well.
+    let kind = match machine.disk.kind() {
+        Kind::Memory if rng.below(4) != 0 => Kind::Memory,
+        _ => Kind::Disk,
+    };
+    let disk = Disk::recording_of(kind, image);
     (Machine::new(disk, machine.boot + 1, setup, &expectation, next_id), expectation)
 }
 
 /// Opens what a crash has left, goes on, and crashes again.
 fn follow(machine: &Machine, from: Moment, depth: u64, rng: &mut Rng) {
-    OPENED.fetch_add(1, Ordering::Relaxed);
+    OPENED.set(OPENED.get() + 1);
     let (mut next, mut expectation) = crash(machine, from, rng);
     let start = next.disk.observe_now();
     let mut steps = rng.below(8);
@@ -119,39 +126,50 @@ fn settled(expectation: &Expectation, log: &kaelix_wal::Wal) -> Expectation {
 
 /// Runs `body`; if it panics, says first how to replay it.
 #[allow(clippy::print_stderr, reason = "the harness shows it when the test fails")]
-fn replayable<T>(seed: u64, image: Option<u64>, body: impl FnOnce() -> T) -> T {
+fn replayable<T>(kind: Kind, seed: u64, image: Option<u64>, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let image = image.map_or_else(String::new, |image| format!(" KAELIX_IMAGE={image}"));
-        let opened = OPENED.load(Ordering::Relaxed);
-        eprintln!("\nafter {opened} images; replay the last one with:");
+        let opened = OPENED.get();
+        eprintln!("\nafter {opened} images ({kind:?}); replay the last one with:");
         eprintln!("KAELIX_SEED={seed}{image} bash scripts/crash.sh 1");
         resume_unwind(panic)
     })
 }
 
 /// The images of one history, or the one of this number.
-fn images_of(seed: u64, only: Option<u64>) {
-    let machine = replayable(seed, None, || history(seed));
+fn images_of(kind: Kind, seed: u64, only: Option<u64>) {
+    let machine = replayable(kind, seed, None, || history(kind, seed));
     for image in only.map_or(0..IMAGES_EACH, |image| image..image + 1) {
         let mut rng = Rng::new(seed ^ (image + 1) << 48);
-        replayable(seed, Some(image), || follow(&machine, 0, DEPTH, &mut rng));
+        replayable(kind, seed, Some(image), || follow(&machine, 0, DEPTH, &mut rng));
     }
 }
 
 /// `KAELIX_IMAGES` images (40,000 if it is not set) of histories from `KAELIX_SEED` on (1).
-#[test]
 #[allow(clippy::print_stdout, reason = "the harness shows it when asked to")]
-fn images_of_random_histories() {
+fn images_of_histories(kind: Kind) {
     let seed = number("KAELIX_SEED", 1);
     if std::env::var_os("KAELIX_IMAGE").is_some() {
-        return images_of(seed, Some(number("KAELIX_IMAGE", 0)));
+        return images_of(kind, seed, Some(number("KAELIX_IMAGE", 0)));
     }
     let (wanted, start) = (number("KAELIX_IMAGES", 40_000), Instant::now());
     let mut histories = 0;
-    while OPENED.load(Ordering::Relaxed) < wanted {
-        images_of(seed + histories, None);
+    while OPENED.get() < wanted {
+        images_of(kind, seed + histories, None);
         histories += 1;
     }
-    let (images, seconds) = (OPENED.load(Ordering::Relaxed), start.elapsed().as_secs_f64());
-    println!("{images} images of {histories} histories from seed {seed} on, in {seconds:.1} s");
+    let (images, seconds) = (OPENED.get(), start.elapsed().as_secs_f64());
+    let of = format!("{images} images of {histories} histories from seed {seed} on");
+    println!("{kind:?}: {of}, in {seconds:.1} s");
+}
+
+#[test]
+fn images_of_random_histories() {
+    images_of_histories(Kind::Disk);
+}
+
+/// The same in persistent memory: any word of a line that was not written back and fenced.
+#[test]
+fn images_of_random_histories_in_persistent_memory() {
+    images_of_histories(Kind::Memory);
 }

@@ -1,31 +1,32 @@
 //! Which of the images that the medium allows to draw.
 
-use kaelix_wal::simulation::{Medium, SECTOR};
+use kaelix_wal::simulation::{Kind, Medium};
 
 use crate::common::Rng;
 
 const WORD: usize = 8;
-/// Sectors of a page, for draws in which a page is written as a whole.
-const PAGE_SECTORS: usize = 8;
+/// Units of a block (sectors of a page, or words of a line), for draws in which a block is written
+/// as a whole.
+const BLOCK_UNITS: usize = 8;
 
 /// Draws one image. Uniform draws alone would hardly ever meet the states that matter: all but one
-/// sector written, one sector alone written, pages written whole.
+/// unit written, one unit alone written, blocks written whole.
 pub fn draw(medium: &Medium<'_>, rng: &mut Rng) -> Vec<u8> {
     let style = rng.below(16);
-    let page_key = rng.next();
+    let block_key = rng.next();
     let any = |versions: usize, rng: &mut Rng| rng.below(versions as u64) as usize;
-    let mut choose = |sector: usize| {
-        let versions = medium.versions(sector);
+    let mut choose = |unit: usize| {
+        let versions = medium.versions(unit);
         match style {
             0..=2 => any(versions, rng),
             // Nearly everything was written, or nearly nothing.
             3..=5 if rng.below(8) != 0 => versions - 1,
             6..=7 if rng.below(8) != 0 => 0,
             3..=7 => any(versions, rng),
-            // Pages of one moment each.
+            // Blocks of one moment each.
             8..=10 => {
-                let page = (sector / PAGE_SECTORS) as u64;
-                (Rng::new(page_key ^ page).below(1 << 20) as usize * versions) >> 20
+                let block = (unit / BLOCK_UNITS) as u64;
+                (Rng::new(block_key ^ block).below(1 << 20) as usize * versions) >> 20
             }
             11 => versions - 1,
             _ => any(versions, rng),
@@ -43,29 +44,34 @@ pub fn draw(medium: &Medium<'_>, rng: &mut Rng) -> Vec<u8> {
 
 /// Gives each word of one open sector in `one_in` any of its versions.
 fn mix_words(medium: &Medium<'_>, image: &mut [u8], one_in: u64, rng: &mut Rng) {
-    for sector in medium.open_sectors() {
+    // Where units are words, they have been drawn one by one.
+    if medium.kind() == Kind::Memory {
+        return;
+    }
+    for unit in medium.open_units() {
         if rng.below(one_in) != 0 {
             continue;
         }
-        let versions = medium.versions(sector) as u64;
-        for at in (0..SECTOR).step_by(WORD) {
-            let version = medium.version(sector, rng.below(versions) as usize);
-            image[sector * SECTOR + at..][..WORD].copy_from_slice(&version[at..at + WORD]);
+        let versions = medium.versions(unit) as u64;
+        let unit_len = medium.kind().unit();
+        for at in (0..unit_len).step_by(WORD) {
+            let version = medium.version(unit, rng.below(versions) as usize);
+            image[unit * unit_len + at..][..WORD].copy_from_slice(&version[at..at + WORD]);
         }
     }
 }
 
-/// How many images the medium allows, sector by sector; `None` if they are more than `most`.
+/// How many images the medium allows, unit by unit; `None` if they are more than `most`.
 pub fn count(medium: &Medium<'_>, most: usize) -> Option<usize> {
-    let combined = |count: usize, sector| count.checked_mul(medium.versions(sector));
-    medium.open_sectors().try_fold(1, combined).filter(|count| *count <= most)
+    let combined = |count: usize, unit| count.checked_mul(medium.versions(unit));
+    medium.open_units().try_fold(1, combined).filter(|count| *count <= most)
 }
 
 /// The image of this number, below [`count`].
 pub fn numbered(medium: &Medium<'_>, number: usize) -> Vec<u8> {
     let mut rest = number;
-    medium.image(|sector| {
-        let versions = medium.versions(sector);
+    medium.image(|unit| {
+        let versions = medium.versions(unit);
         let version = rest % versions;
         rest /= versions;
         version

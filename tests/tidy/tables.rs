@@ -68,6 +68,7 @@ pub const UNSAFE: &[&str] = &[
     "src/segments/slots.rs",
     "src/recovery/apply.rs",
     "src/model.rs",
+    "benches/groups/persistent_memory.rs",
     "benches/support/",
 ];
 

@@ -86,7 +86,8 @@ fn options(args: &IngestArgs) -> Options {
         FullPolicy::Fail => OnFull::Fail,
         FullPolicy::Overwrite => OnFull::Overwrite,
     };
-    Options::new().durability(durability).on_full(on_full)
+    let persistence = args.persistence.into();
+    Options::new().durability(durability).on_full(on_full).persistence(persistence)
 }
 
 fn progress_bar(len: Option<u64>) -> ProgressBar {

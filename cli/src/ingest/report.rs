@@ -30,6 +30,7 @@ impl Report<'_> {
             rows.push(("last LSN", last.to_string()));
         }
         rows.push(("durable up to LSN", after.durable.to_string()));
+        rows.push(("persistence", self.wal.persistence().to_string()));
         let seconds = self.elapsed.as_secs_f64().max(1e-9);
         let (record_rate, byte_rate) = (records as f64 / seconds, len as f64 / seconds);
         rows.push((

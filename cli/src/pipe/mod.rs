@@ -39,8 +39,10 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
 const FEED_STOP_MAX: Duration = Duration::from_secs(1);
 
 pub fn run(args: &PipeArgs) -> anyhow::Result<()> {
-    let options =
-        Options::new().durability(Durability::Interval(FLUSH_INTERVAL)).on_full(OnFull::Wait);
+    let options = Options::new()
+        .durability(Durability::Interval(FLUSH_INTERVAL))
+        .on_full(OnFull::Wait)
+        .persistence(args.persistence.into());
     let wal = Arc::new(open_or_create(&args.dir, &args.geometry, options)?);
     let feeder = Feeder::start(Arc::clone(&wal))?;
     match Delivery::new(&wal)?.run(&feeder) {

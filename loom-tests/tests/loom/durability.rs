@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{check, in_turn, run};
 use kaelix_wal::model::Log;
-use kaelix_wal::{Lsn, ReadError, WaitError};
+use kaelix_wal::{Lsn, Position, ReadError, WaitError};
 use loom::thread;
 
 /// Two waiters share syncs; neither sleeps for ever, and neither returns too early.
@@ -64,6 +64,18 @@ fn a_task_is_woken_by_the_flusher() {
 fn a_task_is_woken_by_a_thread() {
     check(3, || {
         let log = Log::new(2, 1, 1024);
+        let lsn = log.append_once(b"task").expect("there is room");
+        let thread = run(&log, |log| log.sync_published());
+        await_durable(&log, lsn);
+        thread.join().expect("no panic");
+    });
+}
+
+/// The same in persistent memory, where nobody is handed anything: by the flag alone.
+#[test]
+fn a_task_is_woken_by_whoever_raises_durable() {
+    check(2, || {
+        let log = Log::in_memory(2, 1, 1024);
         let lsn = log.append_once(b"task").expect("there is room");
         let thread = run(&log, |log| log.sync_published());
         await_durable(&log, lsn);
@@ -145,6 +157,88 @@ fn what_is_durable_is_on_the_disk_for_whoever_sees_it() {
                 }
             }),
         ]);
+    });
+}
+
+/// Persistent memory: two threads write back and raise one watermark, neither waiting for the
+/// other; each finds its record there.
+#[test]
+fn two_helpers_raise_one_watermark() {
+    check(3, || {
+        let log = Log::in_memory(2, 1, 1024);
+        let other = run(&log, |log| append_durable_alone(log, b"one"));
+        append_durable_alone(&log, b"two");
+        in_turn([other]);
+    });
+}
+
+fn append_durable_alone(log: &Log, payload: &[u8]) {
+    let lsn = log.append_durable(payload).expect("memory takes it");
+    assert!(log.durable() > lsn);
+    assert!(log.is_synced(lsn));
+}
+
+/// The same over a segment's end, which one of them crosses.
+#[test]
+fn two_helpers_enter_a_segment() {
+    check(1, || {
+        let log = Log::in_memory(2, 2, 32);
+        log.append_once(&[1; 16]).expect("there is room");
+        let other = run(&log, |log| append_durable_alone(log, b"one"));
+        append_durable_alone(&log, b"two");
+        in_turn([other]);
+    });
+}
+
+/// Persistent memory: whoever sees `durable` may use everything below, whoever committed it,
+/// published it and wrote it back; and every record of it is there.
+#[test]
+fn what_is_durable_is_in_memory_for_whoever_sees_it() {
+    check(2, || {
+        let log = Log::in_memory(2, 1, 1024);
+        let start = log.durable();
+        in_turn([
+            run(&log, |log| _ = log.append_once(b"one")),
+            run(&log, |log| _ = log.append_durable(b"two")),
+            run(&log, move |log| {
+                let durable = log.durable();
+                let records = log.image(start, durable);
+                assert!((0..records.len() as u64).all(|n| log.is_synced(start + 32 * n)));
+            }),
+        ]);
+    });
+}
+
+/// A durable tail that sleeps is woken by whoever raises `durable`, who hands over to nobody.
+#[test]
+fn a_sleeping_durable_tail_is_woken() {
+    check(2, || {
+        let log = Log::in_memory(2, 1, 1024);
+        // What is durable first leaves evidence behind it, whose commit would wake the tail too.
+        let first = log.append_durable(b"old").expect("memory takes it");
+        let tail = run(&log, move |log| {
+            let mut tail = log.tail(Position::At(first + 32)).expect("a pin is free");
+            tail = tail.durable_only();
+            let record = tail.next(Duration::from_secs(3600)).expect("it is open");
+            assert_eq!(record.expect("no time passes").payload(), b"news");
+        });
+        log.append_durable(b"news").expect("memory takes it");
+        in_turn([tail]);
+    });
+}
+
+/// A waiter behind a hole is served once that is closed, by whomever.
+#[test]
+fn a_waiter_behind_a_hole_is_served() {
+    check(2, || {
+        let log = Log::in_memory(2, 1, 1024);
+        let hole = run(&log, |log| {
+            let mut hole = log.try_reserve(3).expect("there is room");
+            hole.copy_from_slice(b"one");
+            hole.commit();
+        });
+        append_durable_alone(&log, b"two");
+        in_turn([hole]);
     });
 }
 
