@@ -3,8 +3,8 @@
 //! Shuttle knows no weak memory: it interleaves, and treats every atomic as sequentially
 //! consistent. It finds wrong interleavings, accesses that nothing orders, and lost wake-ups, in
 //! runs of several laps with all the log's threads. A failing seed is printed;
-//! `SHUTTLE_RANDOM_SEED=<seed> KAELIX_SHUTTLE_ITERATIONS=1` replays it (where the output says "all
-//! of this again", with the iterations that there were).
+//! `SHUTTLE_RANDOM_SEED=<seed> KAELIX_SHUTTLE_ITERATIONS=1 bash scripts/loom.sh <model>` replays
+//! it. (Where the output says "all of this again", leave out the iterations: they are one draw.)
 #![cfg(wal_shuttle)]
 
 use std::hash::{BuildHasher, RandomState};
@@ -23,8 +23,11 @@ fn explore(share: usize, model: impl Fn() + Send + Sync + 'static) {
 /// As `explore`, where a thread runs on until one of few random places: finds what takes few
 /// switches, but each at its place.
 fn explore_by_priority(switches: usize, share: usize, model: impl Fn() + Send + Sync + 'static) {
-    let seed = RandomState::new().hash_one(share);
+    // Shuttle takes the variable's seed itself, but says nothing about either.
+    let given = std::env::var("SHUTTLE_RANDOM_SEED").ok();
+    let seed = given.unwrap_or_else(|| RandomState::new().hash_one(share).to_string());
     eprintln!("all of this again: SHUTTLE_RANDOM_SEED={seed}");
+    let seed = seed.parse().expect("SHUTTLE_RANDOM_SEED is a number");
     let scheduler = PctScheduler::new_from_seed(seed, switches, iterations(share));
     Runner::new(scheduler, config()).run(model);
 }
