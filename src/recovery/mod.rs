@@ -171,3 +171,50 @@ pub(crate) fn refusal_error(path: &Path, refusal: Refusal) -> OpenError {
         Refusal::Exhausted => OpenError::Exhausted(path),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slot with a good checksum and positions that no log has is as good as none: arithmetic
+    /// with them would overflow, or lead out of the ring.
+    #[test]
+    fn positions_are_possible_up_to_their_bounds() {
+        let geometry = Geometry::checked(4 * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
+        let at = |sequence, offset| geometry.lsn(sequence, offset);
+        let slot = |trimmed, durable, epoch_start| {
+            let slot = Checkpoint { trimmed, durable, epoch_start, ..Checkpoint::default() };
+            has_possible_positions(&slot, &geometry)
+        };
+        let first = at(3, 64);
+        for (possible, lsn) in [
+            (true, at(3, 64)),
+            (true, at(3, 80)),
+            (true, at(3, 4096)),
+            (false, at(3, 0)),
+            (false, at(3, 48)),
+            (false, at(3, 72)),
+            (false, at(3, 4112)),
+            (false, at(3, 8176)),
+        ] {
+            assert_eq!(slot(lsn, lsn, lsn), possible, "{lsn}");
+            assert_eq!(slot(lsn, first, first), possible, "trimmed {lsn}");
+            assert_eq!(slot(first, lsn, first), possible, "durable {lsn}");
+            assert_eq!(slot(first, first, lsn), possible, "epoch start {lsn}");
+        }
+        let last = at(u32::MAX, 4096);
+        assert!(slot(last, last, last));
+        assert!(!slot(last, last, last + 8192));
+        assert!(slot(first, first + geometry.capacity(), first));
+        assert!(!slot(first, first + geometry.capacity() + 16, first));
+
+        let counted = |epoch, generation| {
+            let base = Checkpoint { epoch, generation, ..Checkpoint::default() };
+            let slot = Checkpoint { trimmed: first, durable: first, epoch_start: first, ..base };
+            has_possible_positions(&slot, &geometry)
+        };
+        assert!(counted(u64::MAX - 1, (1 << 63) - 1));
+        assert!(!counted(u64::MAX, 1));
+        assert!(!counted(1, 1 << 63));
+    }
+}

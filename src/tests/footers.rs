@@ -200,6 +200,28 @@ fn recovery_keeps_the_footer_of_a_full_segment() {
     assert!(footer(&disk.disk(), 1).is_some());
 }
 
+/// A segment that never reached the disk, trimmed to its middle, has a footer like any other in the
+/// end: what is missing in front of `trimmed` is a pad.
+#[test]
+fn a_segment_that_begins_in_its_middle_gets_a_footer() {
+    let disk = Simulated::new(new_image(geometry()));
+    let wal = open_manual(&disk, 1);
+    while geometry().sequence(wal.watermarks().reserved) < 1 {
+        wal.append(&[1; PAYLOAD]).expect("there is room");
+    }
+    let middle = wal.append(&[2; PAYLOAD]).expect("there is room");
+    wal.checkpoint(middle).expect("a boundary");
+    assert_eq!(wal.sync_checkpoint().expect("the disk takes it"), middle);
+    kill(wal);
+    let disk = Simulated::new(disk.disk());
+    let wal = open_manual(&disk, 2);
+    assert_eq!((wal.recovery_report().end, wal.recovery_report().records), (middle, 0));
+    let first = wal.append(&[3; PAYLOAD]).expect("there is room");
+    wal.append_durable(&[4; 3 * PAYLOAD]).expect("the next segment's");
+    let contents = footer(&disk.cache(), 1).expect("a footer").contents;
+    assert_eq!((contents.first, contents.last, contents.records), (first, first, 1));
+}
+
 /// Round and round, on the same boot and on others: footers of earlier laps, of segments that
 /// checkpoints cut into and of earlier epochs never disagree with what is there.
 #[test]

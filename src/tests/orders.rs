@@ -1,9 +1,12 @@
 //! The orders that recovery and the janitor must keep, each with a test that breaks when the order
 //! is broken.
 
-use super::{boot, contents, kill, new_image, newest_checkpoint, open, tiny};
+use super::{boot, contents, head_of, kill, new_image, newest_checkpoint, open, tiny};
+use crate::geometry::Geometry;
 use crate::layout::checkpoint::RecoverySummary;
-use crate::region::{Fault, Kind, Simulated};
+use crate::layout::{CHECKPOINT_SLOT_OFFSETS, Checkpoint};
+use crate::recovery::Head;
+use crate::region::{Fault, Kind, SECTOR, Simulated};
 use crate::simulation::{self, Stepped};
 use crate::sync::Arc;
 use crate::{
@@ -68,6 +71,28 @@ fn an_older_epoch_behind_a_newer_one_is_a_leftover() {
     let wal = open(&disk, 3, Options::new()).expect("a leftover is no corruption");
     assert_eq!(contents(&wal), [record(b'A', 40), record(b'X', 8)]);
     assert_eq!(wal.recovery_report().end_reason, "a leftover from before an earlier cut");
+}
+
+/// Order 1: of what lay beyond the cut in its segment, nothing is left on the medium.
+#[test]
+fn the_rest_of_a_cut_segment_is_zero() {
+    let geometry = Geometry::checked(2 << 16, 1 << 16, 12_288).expect("in bounds");
+    let disk = Simulated::new(new_image(geometry));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    wal.append_durable(b"durable").expect("the disk takes it");
+    // Pages without a single zero, one that holds records in part, and some without any.
+    let torn = wal.append(&record(0xFF, 20_000)).expect("there is room");
+    wal.append(&record(0xEE, 10_000)).expect("there is room");
+    kill(wal);
+    let mut image = disk.cache();
+    let at = geometry.file_offset(torn) as usize;
+    image[at + 20] ^= 1;
+    let disk = Simulated::new(image);
+    let wal = open(&disk, 2, Options::new()).expect("a torn tail is no corruption");
+    assert_eq!((wal.recovery_report().end, wal.recovery_report().cut_records), (torn, 1));
+    kill(wal);
+    let end = geometry.segment_offset(0) as usize + (1 << 16);
+    assert!(disk.disk()[at..end].iter().all(|byte| *byte == 0));
 }
 
 /// Order 1: a segment that was prepared before a cut is not taken for the next one after it.
@@ -334,6 +359,8 @@ fn the_rest_of_a_cut_segment_is_sealed_behind_the_slot() {
     image[tiny(3).file_offset(lost) as usize..][..16].fill(0);
     let disk = Simulated::recording(image);
     simulation::open(&disk, 2, Options::new()).expect("a lost record is no damage").kill();
+    let pad = disk.disk()[tiny(3).file_offset(lost) as usize];
+    assert_eq!(pad, 16, "the next segment's records, once synced, are read over it");
     for moment in disk.stops() {
         let image = disk.at(moment).cache();
         let log = simulation::open(&Simulated::new(image), 3, Options::new()).expect("it opens");
@@ -390,6 +417,34 @@ fn a_lost_segment_without_room_for_an_epoch_is_sealed() {
         log.append_durable(b"goes on").expect("there is room");
         assert_eq!(contents(&log), [b"goes on"]);
         log.kill();
+    }
+}
+
+/// A record's tag holds the low 16 bits of its epoch. A segment takes no more epochs than these
+/// can tell apart: the next one begins in a segment of its own.
+#[test]
+fn a_segment_with_too_many_epochs_is_sealed() {
+    for (opened, sealed) in [(65_534, false), (65_535, true), (70_000, true)] {
+        let disk = Simulated::new(new_image(tiny(3)));
+        let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+        wal.append(b"of the first epoch").expect("there is room");
+        wal.close().expect("it closes");
+        drop(wal);
+        // As if it had been opened and closed so often.
+        let mut image = disk.disk();
+        let Head { log_id, checkpoint, slot, .. } = head_of(&image);
+        let end = checkpoint.durable;
+        let checkpoint = Checkpoint { epoch: opened, epoch_start: end, ..checkpoint };
+        let slot = CHECKPOINT_SLOT_OFFSETS[slot] as usize;
+        image[slot..slot + 4096].copy_from_slice(&checkpoint.encode(&log_id));
+        let disk = Simulated::new(image);
+        let wal = open(&disk, 2, Options::new()).expect("it opens");
+        assert_eq!(wal.recovery_report().epoch, opened + 1);
+        let lsn = wal.append_durable(b"of the last").expect("the disk takes it");
+        assert_eq!(tiny(3).sequence(lsn) == 1, sealed, "after {opened}");
+        kill(wal);
+        let wal = open(&Simulated::new(disk.disk()), 3, Options::new()).expect("it recovers");
+        assert_eq!(contents(&wal), [&b"of the first epoch"[..], b"of the last"]);
     }
 }
 
