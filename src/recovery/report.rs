@@ -149,3 +149,33 @@ impl fmt::Display for RecoveryReport {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_keeps_the_report_but_for_the_reason() {
+        for outcome in RecoveryOutcome::ALL {
+            let report = RecoveryReport {
+                outcome,
+                epoch: 1,
+                start: Lsn::new(2),
+                end: Lsn::new(3),
+                records: 4,
+                payload_bytes: 5,
+                proven_durable: Lsn::new(6),
+                holes_padded: 7,
+                end_reason: "the end of the log",
+                cut_bytes: 8,
+                cut_records: 9,
+                cut_payload_bytes: 10,
+                duration: Duration::from_nanos(11),
+            };
+            let kept = RecoveryReport::from_summary(1, &report.summary());
+            assert_eq!(kept, RecoveryReport { end_reason: "", ..report });
+        }
+        // Of a later version, perhaps.
+        assert_eq!(RecoveryOutcome::from_code(4), RecoveryOutcome::New);
+    }
+}

@@ -212,3 +212,27 @@ pub(crate) fn split_header(header: &[u8]) -> (CommitWord, Tag) {
     let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
     (CommitWord::from_bits(word(header)), Tag::from_bits(word(&header[8..])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::footer::Contents;
+
+    #[test]
+    fn footers_count_from_their_predecessors_epoch_on_to_the_newest() {
+        let (newest_start, before) = (Lsn::new(100 << 13), Lsn::new(90 << 13));
+        let rule = EpochRule { epoch: 3, first: false, newest: 5, newest_start };
+        for (end, epochs) in [
+            (before, 3..=5),
+            (newest_start, 3..=5),
+            (newest_start + 16, 5..=5),
+            (newest_start + 8192, 5..=5),
+        ] {
+            for epoch in 0..9 {
+                let footer = Footer { epoch, contents: Contents::default() };
+                let counts = rule.allows_footer(&footer, end);
+                assert_eq!(counts, epochs.contains(&epoch), "epoch {epoch}, to {end}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Random runs that end in a power loss or a kill: recovery returns a prefix of what was published,
 //! with everything that was acknowledged as durable, and again after the next crash.
 
-use super::{Random, contents_of, kill, new_image, newest_checkpoint, open, tiny};
+use super::{Random, contents, contents_of, kill, new_image, newest_checkpoint, open, tiny};
 use crate::geometry::Geometry;
 use crate::region::Simulated;
 use crate::sync::Arc;
@@ -134,4 +134,19 @@ fn slots_promise_only_what_was_synced() {
         assert!(checkpoint.trimmed <= checkpoint.durable);
         assert!(checkpoint.durable <= wal.watermarks().durable);
     }
+}
+
+/// Records that lie across the pieces in which a scan reads a large segment.
+#[test]
+fn a_segment_larger_than_a_piece_is_recovered() {
+    let geometry = Geometry::checked(2 << 20, 1 << 20, 12_288).expect("in bounds");
+    let disk = Simulated::new(new_image(geometry));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    let records: Vec<_> = (1..30_u8).map(|n| vec![n; 1000 * usize::from(n)]).collect();
+    for record in &records {
+        wal.append(record).expect("there is room");
+    }
+    kill(wal);
+    let wal = open(&disk, 1, Options::new()).expect("it recovers");
+    assert!(contents(&wal) == records);
 }

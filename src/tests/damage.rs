@@ -49,6 +49,39 @@ fn a_damaged_opening_of_an_epoch_hides_no_evidence() {
     }
 }
 
+/// The same where the evidence lies in later segments alone: behind the header that names the epoch,
+/// or behind a header that is damaged as well.
+#[test]
+fn evidence_in_a_later_segment_counts() {
+    let geometry = tiny(4);
+    for damaged_header in [false, true] {
+        let disk = Simulated::new(new_image(geometry));
+        let wal = open_manual(&disk, 1);
+        append_durable(&wal, b"of the first epoch");
+        kill(wal);
+        let disk = Simulated::new(disk.disk());
+        let wal = open_manual(&disk, 2);
+        let (_, offset) = geometry.split(wal.watermarks().reserved);
+        wal.append(&vec![2; 4096 - offset as usize - 16]).expect("the rest of the segment");
+        append_durable(&wal, b"of the next segment");
+        append_durable(&wal, b"and after its evidence");
+        kill(wal);
+        let mut image = disk.disk();
+        let opening = newest_checkpoint(&image).epoch_start;
+        // No footer says it.
+        let footer = geometry.footer_offset(0) as usize;
+        image[footer..footer + 4096].fill(0);
+        let header = geometry.segment_offset(1) as usize;
+        image[header + 9] ^= u8::from(damaged_header);
+        let damaged = if damaged_header { opening + 32 } else { opening };
+        image[geometry.file_offset(damaged) as usize + 17] ^= 1;
+        match open(&Simulated::new(image), 3, Options::new()) {
+            Err(OpenError::Corrupt { damage, .. }) => assert_eq!(damage.lsn, damaged),
+            other => panic!("the evidence was not seen, {damaged_header}: {other:?}"),
+        }
+    }
+}
+
 /// A clean mark is worth nothing once the log has been opened again, even if the slot that says so
 /// is lost.
 #[test]
@@ -68,6 +101,66 @@ fn a_clean_mark_from_before_a_lost_slot_hides_nothing() {
         let wal = open(&disk, 3, Options::new()).expect("the other slot does");
         assert_eq!(contents(&wal), [vec![1; fill], vec![2; 30], vec![3; 30]]);
         assert_eq!(wal.recovery_report().outcome, RecoveryOutcome::PowerLost);
+    }
+}
+
+/// The same, where what would show the later epoch first is damaged too: its opening record, or the
+/// header of the segment that it begins with. What lies further on shows it.
+#[test]
+fn a_clean_mark_hides_nothing_behind_a_damaged_beginning() {
+    let geometry = tiny(4);
+    for fill in [40, 4096 - 64 - 32 - 16] {
+        let disk = Simulated::new(new_image(geometry));
+        let wal = open_manual(&disk, 1);
+        append_durable(&wal, &vec![1; fill]);
+        wal.close().expect("it closes");
+        drop(wal);
+        let wal = open_manual(&disk, 2);
+        while geometry.sequence(wal.watermarks().reserved) < 3 {
+            append_durable(&wal, &[2; 1000]);
+        }
+        kill(wal);
+        let begins = newest_checkpoint(&disk.disk()).epoch_start;
+        let begins = geometry.normalize(begins);
+        let damaged = match geometry.split(begins) {
+            (sequence, 64) => geometry.segment_offset(sequence),
+            _ => geometry.file_offset(begins),
+        };
+        let mut image = without_newest_slot(disk.disk());
+        image[damaged as usize + 9] ^= 1;
+        match open(&Simulated::new(image), 3, Options::new()) {
+            Err(OpenError::Corrupt { damage, .. }) => assert_eq!(damage.lsn, begins),
+            other => panic!("durable records were given up, {fill}: {other:?}"),
+        }
+    }
+}
+
+/// A log that was closed in order says so, wherever it ends: also at the end of a segment, whether
+/// or not the next one was prepared, and if all of it has been released.
+#[test]
+fn a_clean_end_is_reported_as_such() {
+    let largest = 4096 - 64 - 16;
+    for (fills, released) in [
+        (vec![40], false),
+        (vec![40], true),
+        (vec![largest - 32, 40], false),
+        (vec![largest - 32, largest], false),
+    ] {
+        let disk = Simulated::new(new_image(tiny(4)));
+        let wal = open_manual(&disk, 1);
+        for fill in &fills {
+            wal.append(&vec![1; *fill]).expect("there is room");
+        }
+        wal.sync().expect("the disk takes it");
+        if released {
+            wal.checkpoint(wal.watermarks().published).expect("a boundary");
+        }
+        wal.close().expect("it closes");
+        drop(wal);
+        let wal = open(&disk, 2, Options::new()).expect("it opens");
+        let report = wal.recovery_report();
+        assert_eq!(report.outcome, RecoveryOutcome::Clean, "{fills:?}");
+        assert_eq!(report.end_reason, "the end of a log that was closed in order", "{fills:?}");
     }
 }
 

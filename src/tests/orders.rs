@@ -42,6 +42,8 @@ fn records_beyond_a_cut_stay_dead() {
     let report = wal.recovery_report().clone();
     assert_eq!((report.outcome, report.end), (RecoveryOutcome::PowerLost, b));
     assert_eq!((report.records, report.cut_records), (1, 1), "{report}");
+    assert_eq!((report.payload_bytes, report.cut_payload_bytes), (40, 40));
+    assert_eq!(report.cut_bytes, 2 * 64, "to the end of C");
     assert_eq!(contents(&wal), [record(b'A', 40)]);
     // 40 bytes, less the record that opens the epoch: the next one ends where C starts.
     let end = wal.append(&record(b'X', 8)).expect("there is room") + 32;
@@ -298,6 +300,44 @@ fn an_abandoned_reservation_becomes_a_pad() {
     let wal = open(&Simulated::new(image), 2, Options::new()).expect("it recovers");
     assert_eq!(contents(&wal), [b"before"]);
     assert_eq!(wal.recovery_report().cut_records, 2);
+}
+
+/// A claim whose owner died before it left its mark is zero up to the next owner's record, or to the
+/// end of the segment. What the owner of a marked claim has written into it means nothing.
+#[test]
+fn unmarked_and_half_written_claims_become_pads() {
+    let geometry = tiny(4);
+    let disk = Simulated::new(new_image(geometry));
+    let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+    let mut unmarked = Vec::new();
+    let mut forget_unmarked = |len| {
+        let reservation = wal.reserve(len).expect("there is room");
+        unmarked.push(geometry.file_offset(reservation.lsn()) as usize);
+        std::mem::forget(reservation);
+    };
+    wal.append(b"a").expect("there is room");
+    forget_unmarked(100);
+    forget_unmarked(0);
+    wal.append(b"b").expect("there is room");
+    let mut half_written = wal.reserve(300).expect("there is room");
+    half_written.fill(0xA5);
+    std::mem::forget(half_written);
+    wal.append(b"c").expect("there is room");
+    let (_, offset) = geometry.split(wal.watermarks().reserved);
+    forget_unmarked(4096 - offset as usize - 16);
+    wal.append(b"of the next segment").expect("there is room");
+    kill(wal);
+    let mut image = disk.cache();
+    for at in unmarked {
+        image[at..at + 8].fill(0);
+    }
+    let disk = Simulated::new(image);
+    for holes in [3, 0] {
+        let wal = open(&disk, 1, Options::new()).expect("it recovers");
+        assert_eq!(contents(&wal), [&b"a"[..], b"b", b"c", b"of the next segment"]);
+        assert_eq!(wal.recovery_report().holes_padded, holes, "{}", wal.recovery_report());
+        kill(wal);
+    }
 }
 
 /// A full ring opens again, and takes records once there is room.
