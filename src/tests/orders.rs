@@ -82,9 +82,11 @@ fn the_rest_of_a_cut_segment_is_zero() {
     let disk = Simulated::new(new_image(geometry));
     let wal = open(&disk, 1, Options::new()).expect("a new log opens");
     wal.append_durable(b"durable").expect("the disk takes it");
-    // Pages without a single zero, one that holds records in part, and some without any.
+    // Pages without a single zero, one of which only the end is not zero, and some that are zero.
     let torn = wal.append(&record(0xFF, 20_000)).expect("there is room");
-    wal.append(&record(0xEE, 10_000)).expect("there is room");
+    let mut zeros = record(0, 10_000);
+    zeros.push(1);
+    wal.append(&zeros).expect("there is room");
     kill(wal);
     let mut image = disk.cache();
     let at = geometry.file_offset(torn) as usize;
