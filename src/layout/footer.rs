@@ -87,7 +87,7 @@ impl Tally {
     pub(crate) fn add(&mut self, lsn: Lsn, word: CommitWord, tag: Tag) {
         self.roll_up.add(word.bits());
         if let (Some(RecordKind::Data), WordState::Committed(len)) =
-            (tag.kind(), word.state(u32::MAX >> 1))
+            (tag.kind(), word.state(u32::MAX))
         {
             let contents = &mut self.contents;
             if contents.records == 0 {

@@ -141,6 +141,8 @@ mod tests {
         assert_eq!(verify(&bytes[..10], 7), SegmentHeaderEvidence::Garbage);
         let other = SegmentHeader::verify(&bytes, &[6; 16], 6, base);
         assert_eq!(other, SegmentHeaderEvidence::Garbage);
+        let elsewhere = SegmentHeader::verify(&bytes, &id, 6, base + 8192);
+        assert_eq!(elsewhere, SegmentHeaderEvidence::Garbage);
         for bit in 0..512 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -215,8 +215,31 @@ pub(crate) fn split_header(header: &[u8]) -> (CommitWord, Tag) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::layout::footer::Contents;
+
+    /// Opening a log takes as long as reading it once.
+    #[test]
+    fn a_walk_reads_each_piece_once() {
+        let geometry = Geometry::checked(2 << 20, 1 << 20, 12_288).expect("in bounds");
+        let bytes = AtomicUsize::new(0);
+        let read: ReadAt<'_> = Box::new(|_, into: &mut [u8]| {
+            bytes.fetch_add(into.len(), Ordering::Relaxed);
+            Ok(())
+        });
+        let mut window = Window::new(read, geometry, [0; 16]);
+        let newest_start = Lsn::ZERO;
+        let rule = EpochRule { epoch: 0, first: false, newest: 0, newest_start };
+        for offset in (64..geometry.record_end()).step_by(16) {
+            let evidence = window.examine(geometry.lsn(1, offset), &rule).expect("it can be read");
+            assert_eq!(evidence, Evidence::Zero);
+        }
+        assert_eq!(window.reads(), 4);
+        drop(window);
+        assert_eq!(bytes.load(Ordering::Relaxed), (1 << 20) - 4096 - 64);
+    }
 
     #[test]
     fn footers_count_from_their_predecessors_epoch_on_to_the_newest() {

@@ -62,7 +62,10 @@ fn records_beyond_a_cut_stay_dead() {
 fn an_older_epoch_behind_a_newer_one_is_a_leftover() {
     let (image, b) = torn_image();
     let disk = Simulated::new(image.clone());
-    let wal = open(&disk, 2, Options::new()).expect("a torn tail is no corruption");
+    // Another epoch in between, of which nothing but its slot reached the disk.
+    kill(open(&disk, 2, Options::new()).expect("a torn tail is no corruption"));
+    let disk = Simulated::new(disk.disk());
+    let wal = open(&disk, 2, Options::new()).expect("it recovers");
     wal.append(&record(b'X', 8)).expect("there is room");
     wal.sync().expect("the disk takes it");
     kill(wal);
@@ -97,6 +100,27 @@ fn the_rest_of_a_cut_segment_is_zero() {
     kill(wal);
     let end = geometry.segment_offset(0) as usize + (1 << 16);
     assert!(disk.disk()[at..end].iter().all(|byte| *byte == 0));
+}
+
+/// A torn length that leads out of its segment, or out of the file, is no length.
+#[test]
+fn a_torn_length_leads_nowhere() {
+    let geometry = tiny(2);
+    for sequence in 0..2 {
+        let disk = Simulated::new(new_image(geometry));
+        let wal = open(&disk, 1, Options::new()).expect("a new log opens");
+        let mut torn = wal.append(&record(b'A', 1200)).expect("there is room");
+        while geometry.split(torn) < (sequence, 2000) {
+            torn = wal.append(&record(b'A', 1200)).expect("there is room");
+        }
+        kill(wal);
+        let mut image = disk.cache();
+        let at = geometry.file_offset(torn) as usize;
+        image[at..at + 4].copy_from_slice(&4096_u32.to_le_bytes());
+        let wal = open(&Simulated::new(image), 2, Options::new()).expect("a torn tail");
+        let report = wal.recovery_report();
+        assert_eq!((report.end, report.end_reason), (torn, "a torn header"));
+    }
 }
 
 /// Order 1: a segment that was prepared before a cut is not taken for the next one after it.
