@@ -367,6 +367,27 @@ fn waiting_for_durability_behind_ones_own_reservation_ends() {
     }
 }
 
+/// What an older reservation has held back is not charged to the next one.
+#[test]
+fn the_age_of_a_hole_is_its_own() {
+    let place = Place::new();
+    let wal = place.create(options(Durability::OnDemand, OnFull::Wait));
+    let (first, second) = (wal.reserve(10).expect("space"), wal.reserve(10).expect("space"));
+    let behind = wal.append(b"behind").expect("space");
+    let look = || match wal.wait_durable_deadline(behind, Instant::now()) {
+        Err(WaitError::HeldBack { lsn, age }) => (lsn, age),
+        result => panic!("{result:?}"),
+    };
+    assert_eq!(look(), (first.lsn(), Duration::ZERO));
+    std::thread::sleep(Duration::from_millis(5));
+    let (lsn, age) = look();
+    assert!(lsn == first.lsn() && age >= Duration::from_millis(5));
+    first.commit();
+    assert_eq!(look(), (second.lsn(), Duration::ZERO));
+    second.commit();
+    wal.wait_durable(behind).expect("nothing is in its way");
+}
+
 #[test]
 fn patience_can_be_endless() {
     let place = Place::new();

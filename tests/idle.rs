@@ -61,10 +61,30 @@ fn an_idle_log_uses_no_processor_time() {
         let before: Vec<_> = logs.iter().map(Wal::metrics).collect();
         used = used_while_asleep(Duration::from_secs(2));
         let after: Vec<_> = logs.iter().map(Wal::metrics).collect();
+        let behind_holes = used_behind_a_hole(&logs);
         for wal in &logs {
             wal.close().expect("no hole");
         }
         assert!(used < 20, "{used} ms in 2 s by six idle logs");
         assert_eq!(before, after, "they do nothing");
+        assert!(behind_holes < 400, "{behind_holes} ms in 1 s by a waiter in each of six logs");
     });
+}
+
+/// Processor time used in a second by a waiter in each log whose record a reservation holds back:
+/// it looks again from time to time.
+fn used_behind_a_hole(logs: &[Wal]) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let holes: Vec<_> = logs.iter().map(|wal| wal.reserve(10).expect("space")).collect();
+    let used = std::thread::scope(|scope| {
+        for wal in logs {
+            let behind = wal.append(b"behind").expect("space");
+            scope.spawn(move || wal.wait_durable_deadline(behind, deadline).expect_err("a hole"));
+        }
+        // They nap for ever longer.
+        std::thread::sleep(Duration::from_millis(500));
+        used_while_asleep(Duration::from_secs(1))
+    });
+    drop(holes);
+    used
 }

@@ -142,7 +142,7 @@ fn a_segment_larger_than_a_piece_is_recovered() {
     let geometry = Geometry::checked(2 << 20, 1 << 20, 12_288).expect("in bounds");
     let disk = Simulated::new(new_image(geometry));
     let wal = open(&disk, 1, Options::new()).expect("a new log opens");
-    let records: Vec<_> = (1..30_u8).map(|n| vec![n; 1000 * usize::from(n)]).collect();
+    let records: Vec<_> = (1..30_u8).map(|n| vec![n; 2000 * usize::from(n)]).collect();
     for record in &records {
         wal.append(record).expect("there is room");
     }
