@@ -50,8 +50,8 @@ fn a_damaged_opening_of_an_epoch_hides_no_evidence() {
     }
 }
 
-/// The same where the evidence lies in later segments alone: behind the header that names the epoch,
-/// or behind a header that is damaged as well.
+/// The same where the evidence lies in later segments alone: behind the header that names the
+/// epoch, or behind a header that is damaged as well.
 #[test]
 fn evidence_in_a_later_segment_counts() {
     let geometry = tiny(4);

@@ -328,8 +328,8 @@ fn an_abandoned_reservation_becomes_a_pad() {
     assert_eq!(wal.recovery_report().cut_records, 2);
 }
 
-/// A claim whose owner died before it left its mark is zero up to the next owner's record, or to the
-/// end of the segment. What the owner of a marked claim has written into it means nothing.
+/// A claim whose owner died before it left its mark is zero up to the next owner's record, or to
+/// the end of the segment. What the owner of a marked claim has written into it means nothing.
 #[test]
 fn unmarked_and_half_written_claims_become_pads() {
     let geometry = tiny(4);
