@@ -315,11 +315,14 @@ def fits(name, pattern):
 
 
 def listed(files):
+    """All mutants, or those of `files`. (Its own option for files adds to the configured ones.)"""
     command = ["cargo", "mutants", "--list", "--json"]
-    for file in files:
-        command += ["--file", file]
     out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return [Mutant(number, row) for number, row in enumerate(json.loads(out.stdout), 1)]
+    rows = json.loads(out.stdout)
+    if unknown := set(files) - {row["file"] for row in rows}:
+        sys.exit(f"mutants: nothing is to be changed in {', '.join(sorted(unknown))}")
+    rows = [row for row in rows if not files or row["file"] in files]
+    return [Mutant(number, row) for number, row in enumerate(rows, 1)]
 
 
 def main():
