@@ -6,7 +6,7 @@ use crate::geometry::Geometry;
 use crate::layout::checkpoint::RecoverySummary;
 use crate::layout::{CHECKPOINT_SLOT_OFFSETS, Checkpoint};
 use crate::recovery::Head;
-use crate::region::{Fault, Kind, SECTOR, Simulated};
+use crate::region::{Fault, Kind, Simulated};
 use crate::simulation::{self, Stepped};
 use crate::sync::Arc;
 use crate::{
