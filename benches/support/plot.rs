@@ -16,7 +16,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 /// A name, and points.
 pub type Series = (String, Vec<(f64, f64)>);
 
-/// The latency of each percentile, both axes logarithmic: 90 %, 99 %, 99.9 % are at equal distances.
+/// The latency of each percentile, both axes logarithmic: 90 %, 99 %, 99.9 % at equal distances.
 pub fn percentiles(name: &str, title: &str, times: &[(&str, &Histogram<u64>)]) {
     let series: Vec<Series> = times
         .iter()
