@@ -142,7 +142,11 @@ pub(crate) fn check_boundary(ring: &Ring, lsn: Lsn) -> Result<Lsn, ReadError> {
     }
     let lsn = geometry.normalize(lsn);
     let pin = pin(ring, lsn)?;
-    let end = ring.publish();
+    let mut end = ring.publish();
+    if lsn > end && lsn <= ring.reserved() {
+        // A caller need not know of the log's own records: they are no reason to refuse its own.
+        end = ring.publish_past_own();
+    }
     if lsn == end || lsn == ring.trimmed() {
         return Ok(lsn);
     }

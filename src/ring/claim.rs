@@ -13,7 +13,7 @@ use crate::layout::{CommitWord, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::region::Space;
-use crate::sync::{Ordering, compiler_fence};
+use crate::sync::{Ordering, compiler_fence, try_lock};
 
 /// A claim that crosses a line, a multiple of this offset, tells those who sleep until producers
 /// are at work.
@@ -370,6 +370,8 @@ impl Ring {
     /// Leaves evidence that everything below `durable` was synced: a record without payload.
     /// Try-only; returns its end.
     pub(crate) fn leave_durable_evidence(&self, durable: Lsn) -> Option<Lsn> {
+        // Whoever leaves some at the same time leaves enough.
+        let _own = try_lock(&self.own_record)?;
         let claim = self.try_claim(RECORD_HEADER_LEN as u32).ok()?;
         let distance = (claim.lsn - durable) / 16;
         let Ok(distance) = u32::try_from(distance) else {

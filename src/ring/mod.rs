@@ -99,6 +99,8 @@ pub(crate) struct Ring {
     frozen: Mutex<Frozen>,
     /// The oldest open reservation that a walk met, and when it was first met.
     hole: Mutex<Option<(Lsn, Instant)>>,
+    /// Held from the claim of one of the log's own records to its commit.
+    own_record: Mutex<()>,
     flusher_asleep: AtomicBool,
     finished: AtomicBool,
     /// Somebody sleeps until `durable` is raised (in persistent memory, where who raises it has
@@ -154,6 +156,7 @@ impl Ring {
             pins: Pins::new(),
             frozen: Mutex::new(Frozen::default()),
             hole: Mutex::new(None),
+            own_record: Mutex::new(()),
             flusher_asleep: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             durable_watched: CachePadded::new(AtomicBool::new(false)),
@@ -369,6 +372,13 @@ impl Ring {
         // Relaxed: as in `watch_durable`. Looked at first, since there is hardly ever anybody.
         self.durable_watched.load(Ordering::Relaxed)
             && self.durable_watched.swap(false, Ordering::Relaxed)
+    }
+
+    /// As `publish`, after the log's own record that may be under way: one below a position that is
+    /// claimed already holds nothing back any more.
+    pub(crate) fn publish_past_own(&self) -> Lsn {
+        drop(lock(&self.own_record));
+        self.publish()
     }
 
     /// The oldest open reservation that holds back publication, and since when it was seen to.
