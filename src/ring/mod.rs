@@ -381,6 +381,13 @@ impl Ring {
         self.publish()
     }
 
+    /// One of the log's own records, claimed and not committed yet.
+    #[cfg(test)]
+    pub(crate) fn own_record_under_way(&self) -> (crate::sync::MutexGuard<'_, ()>, Claim) {
+        let own = lock(&self.own_record);
+        (own, self.try_claim(16).expect("there is room"))
+    }
+
     /// The oldest open reservation that holds back publication, and since when it was seen to.
     pub(crate) fn hole(&self) -> Option<(Lsn, Duration)> {
         self.publish();

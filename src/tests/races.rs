@@ -243,3 +243,19 @@ fn a_checkpoint_at_a_segment_end_releases_the_segment() {
     assert!(wal.reader(Position::At(end)).is_ok());
     wal.append(&[3; 100]).expect("there is room now");
 }
+
+/// The log's own record, claimed before a caller's and not committed yet, is no reason to refuse a
+/// checkpoint there.
+#[test]
+fn a_checkpoint_waits_for_the_logs_own_record() {
+    let (_, wal) = on_new_disk(tiny(4), Options::new());
+    let (own, claim) = wal.ring.own_record_under_way();
+    let lsn = wal.append(b"behind it").expect("there is room");
+    std::thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| wal.checkpoint(lsn));
+        std::thread::sleep(Duration::from_millis(20));
+        wal.ring.commit_pad(claim);
+        drop(own);
+        checkpoint.join().expect("no panic").expect("a record starts there");
+    });
+}
