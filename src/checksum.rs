@@ -35,15 +35,31 @@ impl Seed {
     /// What all records with this tag have in common.
     #[inline]
     pub(crate) fn for_tag(self, tag: u64) -> TagSeed {
-        let stream = (tag as u32).wrapping_mul(STREAM_MIX);
-        let kind = ((tag >> 32) as u32).wrapping_mul(KIND_MIX).rotate_left(15);
-        TagSeed(self.0 ^ stream ^ kind)
+        self.for_kind((tag >> 32) as u32).for_number(tag as u32)
+    }
+
+    /// What all records have in common whose tags have these high bits.
+    #[inline]
+    pub(crate) fn for_kind(self, high: u32) -> KindSeed {
+        KindSeed(self.0 ^ high.wrapping_mul(KIND_MIX).rotate_left(15))
     }
 
     /// Starts the checksum of a record with this tag and this length (header included, bytes).
     #[inline]
     pub(crate) fn start(self, tag: u64, record_len: u32) -> RecordChecksum {
         self.for_tag(tag).start(record_len)
+    }
+}
+
+/// A seed with the high bits of a record's tag folded in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KindSeed(u32);
+
+impl KindSeed {
+    /// What all records have in common whose tags have these low bits, too.
+    #[inline]
+    pub(crate) fn for_number(self, number: u32) -> TagSeed {
+        TagSeed(self.0 ^ number.wrapping_mul(STREAM_MIX))
     }
 }
 
@@ -97,6 +113,7 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
 const GATHERED: usize = 64;
 
 /// CRC-32 of a long row of 8-byte words, little-endian.
+#[derive(Clone)]
 pub(crate) struct WordsCrc32 {
     hasher: crc32fast::Hasher,
     gathered: [[u8; 8]; GATHERED],

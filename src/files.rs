@@ -52,7 +52,8 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn describe(file_type: fs::FileType) -> &'static str {
+/// What is there, in words for an error.
+pub(crate) fn describe(file_type: fs::FileType) -> &'static str {
     if file_type.is_dir() {
         "a directory"
     } else if file_type.is_file() {
@@ -86,7 +87,7 @@ fn check_directory(dir: &Path) -> Result<bool, PathError> {
 }
 
 /// Checks that `path` itself (not what a link points to) is a regular file. `Ok(false)`: not there.
-fn check_regular(path: &Path) -> Result<bool, PathError> {
+pub(crate) fn check_regular(path: &Path) -> Result<bool, PathError> {
     match path.symlink_metadata() {
         Ok(metadata) if !metadata.is_file() => {
             let found = describe(metadata.file_type());
@@ -204,18 +205,52 @@ pub(crate) fn prepare_directory(dir: &Path) -> Result<(), PathError> {
 /// Writes the ring file of a new log: `header` at its start, zeros to its full length. The caller
 /// holds the lock and has checked that there is none yet. On an error nothing is left behind.
 pub(crate) fn create_ring(dir: &Path, header: &[u8], geometry: &Geometry) -> Result<(), FileError> {
-    let aside = dir.join(RING_ASIDE);
-    let ring = dir.join(RING);
-    // Removing is best effort: a file left aside is invisible, and the next creation overwrites it.
-    write_ring(&aside, header, geometry)
-        .and_then(|()| fs::rename(&aside, &ring).map_err(file_error("rename", &aside)))
-        .inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    let new = NewRing::create(dir, geometry)?;
+    new.file.write_all_at(header, 0).map_err(file_error("write", &new.path))?;
+    new.file.sync_all().map_err(file_error("sync", &new.path))?;
+    new.rename()?;
     // A ring whose name could not be synced is not left behind either.
-    sync_directory(dir).inspect_err(|_| drop(fs::remove_file(&ring)))
+    sync_directory(dir).inspect_err(|_| drop(fs::remove_file(dir.join(RING))))
 }
 
-fn write_ring(path: &Path, header: &[u8], geometry: &Geometry) -> Result<(), FileError> {
+/// A ring file that is being written aside: zeros of its full length, to begin with. Dropped, it
+/// goes. (That is best effort: a file left aside is invisible, and the next one overwrites it.)
+#[derive(Debug)]
+pub(crate) struct NewRing {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    ring: PathBuf,
+    is_named: bool,
+}
+
+impl NewRing {
+    /// The caller holds the lock of the directory.
+    pub(crate) fn create(dir: &Path, geometry: &Geometry) -> Result<NewRing, FileError> {
+        let path = dir.join(RING_ASIDE);
+        let written = write_ring(&path, geometry);
+        let file = written.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        Ok(NewRing { file, path, ring: dir.join(RING), is_named: false })
+    }
+
+    /// Gives it its name. The caller has synced it, and syncs the directory.
+    pub(crate) fn rename(mut self) -> Result<(), FileError> {
+        fs::rename(&self.path, &self.ring).map_err(file_error("rename", &self.path))?;
+        self.is_named = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewRing {
+    fn drop(&mut self) {
+        if !self.is_named {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn write_ring(path: &Path, geometry: &Geometry) -> Result<File, FileError> {
     let mut file = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(true)
@@ -227,11 +262,11 @@ fn write_ring(path: &Path, header: &[u8], geometry: &Geometry) -> Result<(), Fil
     for _ in 0..geometry.file_len() / PAGE_SIZE {
         file.write_all(&zeros).map_err(file_error("write", path))?;
     }
-    file.write_all_at(header, 0).map_err(file_error("write", path))?;
-    file.sync_all().map_err(file_error("sync", path))
+    Ok(file)
 }
 
-fn sync_directory(dir: &Path) -> Result<(), FileError> {
+/// Makes the names in `dir` outlive a power loss.
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), FileError> {
     let file = File::open(dir).map_err(file_error("open", dir))?;
     file.sync_all().map_err(file_error("sync", dir))
 }
@@ -256,6 +291,12 @@ impl RingFile {
         if !check_regular(&path)? {
             return Err(OpenError::NoLog(dir.to_owned()));
         }
+        RingFile::open_file(&path, writable)
+    }
+
+    /// Opens a ring file by its own path.
+    pub(crate) fn open_file(path: &Path, writable: bool) -> Result<RingFile, OpenError> {
+        let path = path.to_owned();
         let file = open_nofollow(&path, writable).map_err(file_error("open", &path))?;
         let metadata = file.metadata().map_err(file_error("look at", &path))?;
         if !metadata.is_file() {
@@ -297,7 +338,8 @@ impl RingFile {
     }
 }
 
-fn open_nofollow(path: &Path, writable: bool) -> io::Result<File> {
+/// Opens what is there, unless it is a symbolic link, and without waiting if it is a FIFO.
+pub(crate) fn open_nofollow(path: &Path, writable: bool) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(writable)

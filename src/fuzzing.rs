@@ -10,13 +10,15 @@ use std::path::Path;
 use crate::error::OpenError;
 use crate::files::file_error;
 use crate::geometry::{Geometry, PAGE_SIZE};
-use crate::layout::{Checkpoint, LogId, SegmentHeader, SegmentHeaderEvidence, Superblock};
-use crate::lsn::Lsn;
+use crate::layout::parity::ParityPlaces;
+use crate::layout::{self, Checkpoint, LogId, SegmentHeader, SegmentHeaderEvidence, Superblock};
+use crate::lsn::{EpochLsn, Lsn};
 use crate::options::Options;
 use crate::recovery::window::{EpochRule, Evidence, Window};
 use crate::recovery::{self, ReadAt};
 use crate::region::{Backing, Region};
 use crate::simulation::{Disk, boot};
+pub use crate::stream::fuzzing::{Entry, StoredCatalog, Stream, catalog, catalog_image};
 use crate::sync::Arc;
 use crate::wal::Wal;
 
@@ -45,7 +47,7 @@ impl Machine {
         let read: ReadAt<'_> = Box::new(|offset, bytes| self.disk.read_at(offset, bytes));
         let head = recovery::verify_head(&read, self.len, path)?;
         let region = Region::new(self.disk.clone());
-        let wal = Wal::recover(region, &head, boot(number), options, None, path)?;
+        let wal = Wal::recover(region, &head, boot(number), options, None, path, None)?;
         wal.spawn_threads().map_err(file_error("start a thread for", path))?;
         Ok(wal)
     }
@@ -97,6 +99,75 @@ fn read_from(bytes: &[u8]) -> ReadAt<'_> {
         target.copy_from_slice(source);
         Ok(())
     })
+}
+
+/// A consumer table, its fields as in `docs/format.md`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ConsumerTable {
+    pub generation: u64,
+    pub epoch: u64,
+    pub durable: Lsn,
+    pub starts: Vec<EpochLsn>,
+    /// Name, position, and what has cut it.
+    pub consumers: Vec<(String, EpochLsn, Option<EpochLsn>)>,
+}
+
+/// A consumer table, if `copy` is believed.
+#[must_use]
+pub fn consumer_table(copy: &[u8], log_id: &LogId, geometry: &Geometry) -> Option<ConsumerTable> {
+    let table = layout::ConsumerTable::verify(copy, log_id, geometry).ok()?;
+    let layout::ConsumerTable { generation, epoch, durable, starts, consumers } = table;
+    let consumers = consumers.into_iter().map(|of| (of.name, of.position, of.cut)).collect();
+    Some(ConsumerTable { generation, epoch, durable, starts, consumers })
+}
+
+/// The bytes of a consumer table.
+#[must_use]
+pub fn write_consumer_table(table: &ConsumerTable, log_id: &LogId) -> Vec<u8> {
+    let ConsumerTable { generation, epoch, durable, starts, consumers } = table.clone();
+    let consumers = consumers.into_iter();
+    let consumers = consumers
+        .map(|(name, position, cut)| layout::StoredConsumer { name, position, cut })
+        .collect();
+    layout::ConsumerTable { generation, epoch, durable, starts, consumers }.encode(log_id)
+}
+
+/// A parity table, its fields as in `docs/format.md`; the checksums of pages and of parity pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ParityTable {
+    pub epoch: u64,
+    pub roll_up: u32,
+    pub pages: Vec<u32>,
+    pub groups: Vec<u32>,
+}
+
+/// The parity table of segment `sequence` in `bytes`, if it is believed.
+#[must_use]
+pub fn parity_table(
+    bytes: &[u8],
+    log_id: &LogId,
+    geometry: &Geometry,
+    sequence: u32,
+) -> Option<ParityTable> {
+    let (places, base) = (ParityPlaces::new(*geometry), geometry.lsn(sequence, 0));
+    let table = layout::parity::ParityTable::verify(bytes, log_id, &places, base).ok()?;
+    let layout::parity::ParityTable { epoch, roll_up, pages, groups } = table;
+    Some(ParityTable { epoch, roll_up, pages, groups })
+}
+
+/// The bytes that the library writes for a parity table of segment `sequence`.
+#[must_use]
+pub fn write_parity_table(
+    table: &ParityTable,
+    log_id: &LogId,
+    geometry: &Geometry,
+    sequence: u32,
+) -> Vec<u8> {
+    let ParityTable { epoch, roll_up, pages, groups } = table.clone();
+    let table = layout::parity::ParityTable { epoch, roll_up, pages, groups };
+    table.encode(log_id, geometry.lsn(sequence, 0))
 }
 
 /// The sequence and the epoch of a segment header that verifies, and whether it is the one that

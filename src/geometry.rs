@@ -18,6 +18,8 @@ pub(crate) const RECORD_HEADER_LEN: usize = 16;
 pub(crate) const FIRST_RECORD: u32 = 64;
 /// Where the segments start: a large-page boundary, so that the ring can be mapped by large pages.
 pub(crate) const DATA_OFFSET: u64 = 2 << 20;
+/// No segment lies before this: the superblock and the two slots have a page each.
+pub(crate) const DATA_OFFSET_MIN: u64 = 3 * PAGE_SIZE;
 
 const SEGMENT_SIZE_MIN: u64 = 64 << 10;
 const SEGMENT_SIZE_MAX: u64 = 1 << 30;
@@ -85,10 +87,15 @@ impl Geometry {
         {
             return Err(GeometryError::Size { size, segment_size });
         }
-        if !(3 * PAGE_SIZE..=DATA_OFFSET).contains(&data_offset) {
+        if !(DATA_OFFSET_MIN..=DATA_OFFSET).contains(&data_offset) {
             return Err(GeometryError::Size { size, segment_size });
         }
         Ok(Geometry::trusted(segment_size as u32, segments as u32, data_offset))
+    }
+
+    /// A ring of `size` bytes with segments like these.
+    pub(crate) fn resized(&self, size: u64) -> Result<Geometry, GeometryError> {
+        Geometry::checked(size, self.segment_size(), self.data_offset())
     }
 
     fn trusted(segment_size: u32, segments: u32, data_offset: u64) -> Geometry {

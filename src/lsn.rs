@@ -44,6 +44,25 @@ impl Lsn {
     }
 }
 
+/// A position that may leave the process: an LSN with the epoch in which it was taken.
+///
+/// A recovery that cuts the log gives the LSNs beyond the cut to other records. With the epoch, the
+/// log can tell whether the position still means what it meant
+/// ([`Wal::check_position`](crate::Wal::check_position)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EpochLsn {
+    /// The incarnation of the log.
+    pub epoch: u64,
+    /// The position in it.
+    pub lsn: Lsn,
+}
+
+impl fmt::Display for EpochLsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LSN {} of epoch {}", self.lsn, self.epoch)
+    }
+}
+
 impl Add<u64> for Lsn {
     type Output = Lsn;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::durability::{DurableFuture, FlushGoal};
 use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
 use crate::layout::record::{WordState, aligned_len, record_crc};
-use crate::layout::{Checkpoint, CommitWord, Identity, RecordKind, Tag};
+use crate::layout::{Checkpoint, CommitWord, Identity, Tag};
 use crate::lsn::Lsn;
 use crate::options::{Options, Persistence};
 use crate::reader::{Position, Tail};
@@ -22,10 +22,12 @@ use crate::region::{Backing, Persist, Region, Syncer};
 use crate::ring::{CLOSED, Refusal, Ring, StartPositions, Watermarks};
 use crate::segments::SlotWriter;
 use crate::segments::prepare::prepare_segment;
+use crate::stream::Stream;
+use crate::stream_id::StreamId;
 use crate::sync::{
     self, Arc, AtomicU64, JoinHandle, Ordering, ProcessMutex, ThreadId, fence, lock_process,
 };
-use crate::wal::Wal;
+use crate::wal::{Kept, Wal};
 
 const LOG_ID: [u8; 16] = *b"a log in a model";
 /// So many bytes of each segment can be shared by threads: what models write must fit.
@@ -183,7 +185,7 @@ impl Log {
         }
         for sequence in 0..prepared {
             // SAFETY: nothing else runs yet.
-            unsafe { prepare_segment(&region, &geometry, &identity, sequence, || {}) };
+            unsafe { prepare_segment(&region, &geometry, &identity, sequence, || true) };
         }
         let start = StartPositions { trimmed: end, end, prepared: u64::from(prepared) };
         let first = Lsn::new(u64::from(FIRST_RECORD));
@@ -197,7 +199,8 @@ impl Log {
         let slots = SlotWriter::new(region.clone(), LOG_ID, syncer(), checkpoint, 0);
         let syncer = syncer();
         let ring = Arc::new(Ring::new(region, geometry, identity, start));
-        let wal = Wal::assemble(ring, slots, syncer, options, RecoveryReport::default(), None);
+        let report = RecoveryReport::default();
+        let wal = Wal::assemble(ring, slots, syncer, options, report, None, Kept::default());
         Log { wal: Arc::new(Modelled(wal)), disk }
     }
 
@@ -246,7 +249,7 @@ impl Log {
     }
 
     fn claim_and_commit(&self, payload: &[u8]) -> Result<Lsn, Refusal> {
-        let prepared = self.ring.prepare(payload.len(), [payload]);
+        let prepared = self.ring.prepare(&self.ring.data_label(), payload.len(), [payload]);
         let claim = self.ring.try_claim(prepared.aligned_len())?;
         Ok(self.ring.commit_parts(claim, prepared, [payload]))
     }
@@ -259,6 +262,31 @@ impl Log {
     /// Syncs what is committed, as the flusher does at its interval.
     pub fn sync_published(&self) {
         self.durable.flush(FlushGoal::Published).expect("the disk takes it");
+    }
+
+    /// From now on the log has `known` streams, of which these are under version control.
+    pub fn announce_streams(&self, known: u32, versioned: &[u32]) {
+        let versioned = versioned.iter().copied().filter_map(StreamId::new);
+        self.parts().streams.pretend(versioned, known);
+    }
+
+    /// A handle to a stream that has been announced.
+    ///
+    /// # Panics
+    ///
+    /// If `id` is 0.
+    #[must_use]
+    pub fn stream_of(&self, id: u32, is_versioned: bool) -> Stream<'_> {
+        let id = StreamId::new(id).expect("stream ids begin at 1");
+        self.parts().handle(id, is_versioned).expect("every record verifies")
+    }
+
+    /// The newest published record of each stream under version control, as whoever is about to
+    /// release records asks for it.
+    #[must_use]
+    pub fn last_records(&self) -> Vec<Lsn> {
+        let records = self.parts().streams.last_records().expect("every record verifies");
+        records.into_iter().map(|(_, lsn)| lsn).collect()
     }
 
     /// Publishes what is committed.
@@ -340,7 +368,7 @@ impl Log {
             };
             // SAFETY: committed, as the caller was told; and nobody trims in models that ask.
             let payload = unsafe { region.bytes(offset + 16, len as usize - 16) };
-            if tag.kind() == Some(RecordKind::Data) {
+            if tag.is_callers() {
                 let crc = record_crc(self.ring.seed(1), tag, len, payload, at);
                 assert_eq!(crc, word.crc(), "the record at {at} verifies");
                 records.push(payload.to_vec());
@@ -375,7 +403,7 @@ impl Log {
         }
         // SAFETY: as in the janitor: the place's last use is below the reclaim limit.
         unsafe {
-            prepare_segment(self.ring.region(), geometry, self.ring.identity(), sequence, || {})
+            prepare_segment(self.ring.region(), geometry, self.ring.identity(), sequence, || true)
         };
         self.ring.advance_prepared(sequence);
         true

@@ -40,6 +40,30 @@ pub enum OnFull {
     Overwrite,
 }
 
+/// What the log releases without a [`checkpoint`](crate::Wal::checkpoint).
+///
+/// A checkpoint counts in every mode: whoever calls it answers for it. What is released here goes
+/// the same way: it becomes free when space is needed, a segment at a time, never beyond what is
+/// durable, never under a reader's pin. In every mode but `Checkpoint`, nothing is released that a
+/// [consumer](crate::Wal::consumer) has not acknowledged, durably. [`OnFull::Overwrite`] goes on to
+/// overwrite the oldest records, whoever needs them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retention {
+    /// Nothing: space comes from checkpoints alone. Consumers hold nothing back, and one that is
+    /// too slow finds its position [trimmed](crate::ReadError::Trimmed).
+    #[default]
+    Checkpoint,
+    /// What all consumers have acknowledged, up to the slowest. Nothing while there is none.
+    Consumers,
+    /// All but the newest so many bytes, headers included, rounded up to whole segments. A ring
+    /// that is not larger than that by two segments is full before anything is released.
+    Bytes(u64),
+    /// Segments whose newest record is older than this, but never the one that is written to. A
+    /// ring that is too small for what comes in that time is full meanwhile.
+    Age(Duration),
+}
+
 /// How what is synced reaches the medium.
 ///
 /// The file is the same in either mode: it may be opened in one now and in the other next time.
@@ -73,6 +97,25 @@ impl fmt::Display for Persistence {
     }
 }
 
+/// How much of a log is read when it is opened.
+///
+/// Whatever is chosen, an open reads the checkpoint slots, the headers and footers of all segments
+/// and every record that is not proven to be durable, and every record is verified again when it is
+/// read. The whole of a log is verified by [`verify`](crate::verify) too, also while it is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verify {
+    /// Sealed segments whose footers are whole are not read: such a footer was written once all of
+    /// its segment was durable, so nothing that a crash can do is missed. An open takes
+    /// milliseconds however large the log is. Where the medium has lost what it had acknowledged,
+    /// whoever reads the record is told ([`ReadError::Damaged`](crate::ReadError::Damaged)).
+    #[default]
+    Lazy,
+    /// Every retained record is verified, in as many threads as the machine runs at a time, and a
+    /// log with damage in it is refused.
+    Full,
+}
+
 /// Longer times mean "never" and are cut to this: a year, which added to a clock does not overflow.
 const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -98,8 +141,12 @@ const fn at_most_a_year(time: Duration) -> Duration {
 pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) persistence: Persistence,
+    pub(crate) verify: Verify,
     pub(crate) on_full: OnFull,
+    pub(crate) retention: Retention,
     pub(crate) hole_age_max: Duration,
+    pub(crate) stream_index_bytes: usize,
+    pub(crate) parity: bool,
 }
 
 impl Default for Options {
@@ -109,15 +156,20 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults: [`Durability::OnDemand`], [`Persistence::Auto`], [`OnFull::Wait`], holes
-    /// tolerated for 10 seconds.
+    /// The defaults: [`Durability::OnDemand`], [`Persistence::Auto`], [`Verify::Lazy`],
+    /// [`OnFull::Wait`], [`Retention::Checkpoint`], holes tolerated for 10 seconds, 128 MiB for the
+    /// index of streams, no parity.
     #[must_use]
     pub const fn new() -> Options {
         Options {
             durability: Durability::OnDemand,
             persistence: Persistence::Auto,
+            verify: Verify::Lazy,
             on_full: OnFull::Wait,
+            retention: Retention::Checkpoint,
             hole_age_max: Duration::from_secs(10),
+            stream_index_bytes: 128 << 20,
+            parity: false,
         }
     }
 
@@ -141,10 +193,28 @@ impl Options {
         self
     }
 
+    /// How much of the log is read when it is opened. Default: what may not be durable.
+    #[must_use]
+    pub const fn verify(mut self, verify: Verify) -> Options {
+        self.verify = verify;
+        self
+    }
+
     /// What a producer meets when the ring is full. Default: it waits.
     #[must_use]
     pub const fn on_full(mut self, on_full: OnFull) -> Options {
         self.on_full = on_full;
+        self
+    }
+
+    /// What is released without a checkpoint. Default: nothing. An age above a year counts as a
+    /// year.
+    #[must_use]
+    pub const fn retention(mut self, retention: Retention) -> Options {
+        self.retention = match retention {
+            Retention::Age(age) => Retention::Age(at_most_a_year(age)),
+            other => other,
+        };
         self
     }
 
@@ -154,6 +224,36 @@ impl Options {
     #[must_use]
     pub const fn hole_age_max(mut self, age: Duration) -> Options {
         self.hole_age_max = at_most_a_year(age);
+        self
+    }
+
+    /// The memory for the index of streams, in bytes. Default: 128 MiB, enough for 16 million
+    /// entries.
+    ///
+    /// The index takes 8 bytes for each retained entry of a stream, and none before a stream is
+    /// first read. Where it would take more than this, it forgets the oldest entries, which are
+    /// then found by a walk over the log. (It may exceed this by what it has gathered since it was
+    /// last sorted: at most half a MiB.)
+    #[must_use]
+    pub const fn stream_index_bytes(mut self, bytes: usize) -> Options {
+        self.stream_index_bytes = bytes;
+        self
+    }
+
+    /// Protects sealed segments by parity, in the background: a [repair](crate::repair) then gives
+    /// back a damaged page of 4096 bytes, of each 64. Default: no.
+    ///
+    /// It lies in a file `parity` in the log's directory and takes 1.7 % of the ring with segments
+    /// of 16 MiB, more with small ones (one page of parity a segment at least). What is sealed and
+    /// durable to its end is protected, the segments of a log that is there already as well, once
+    /// they have been verified. (With [`Durability::None`] that is what somebody waits for, and the
+    /// rest at the close.) Appends do not wait for it, and no error of that file stops the
+    /// log: [`Wal::metrics`](crate::Wal::metrics) counts, and
+    /// [`Wal::sync_parity`](crate::Wal::sync_parity) waits and tells. Without the option the file
+    /// stays as it is; what it says still counts for the segments that it was made of.
+    #[must_use]
+    pub const fn parity(mut self, parity: bool) -> Options {
+        self.parity = parity;
         self
     }
 }

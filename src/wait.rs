@@ -7,6 +7,8 @@
 //!    sleeps. The waker changes the condition, *then* takes the mutex. Whichever takes the mutex
 //!    second sees what the other did before.
 
+use std::collections::BTreeMap;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::sync::{self, Arc, AtomicBool, Condvar, Mutex, Ordering, Thread, lock};
@@ -168,6 +170,75 @@ impl Drop for Waiter<'_> {
     }
 }
 
+/// Tasks that wait for whatever is new. As threads in a [`WaitList`], they announce themselves,
+/// then look again.
+pub(crate) struct TaskList {
+    tasks: Mutex<Tasks>,
+}
+
+struct Tasks {
+    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+    /// Some of them would not be woken by what they wait for.
+    restless: bool,
+    /// Nobody looks after the restless any more.
+    closed: bool,
+}
+
+impl TaskList {
+    pub(crate) fn new() -> TaskList {
+        let (next, wakers) = (0, BTreeMap::new());
+        TaskList { tasks: Mutex::new(Tasks { next, wakers, restless: false, closed: false }) }
+    }
+
+    /// Announces a task, under the ticket that it has, if it has one.
+    pub(crate) fn announce(&self, ticket: &mut Option<u64>, waker: &Waker) {
+        // Wakers are other people's code: none is cloned, dropped or woken under the lock.
+        let waker = waker.clone();
+        let mut tasks = lock(&self.tasks);
+        let ticket = *ticket.get_or_insert_with(|| {
+            tasks.next += 1;
+            tasks.next
+        });
+        let before = tasks.wakers.insert(ticket, waker);
+        drop(tasks);
+        drop(before);
+    }
+
+    /// A task goes.
+    pub(crate) fn leave(&self, ticket: u64) {
+        let waker = lock(&self.tasks).wakers.remove(&ticket);
+        drop(waker);
+    }
+
+    /// One of the tasks has to be woken before long, whatever happens. False: nobody will.
+    pub(crate) fn make_restless(&self) -> bool {
+        let mut tasks = lock(&self.tasks);
+        tasks.restless = !tasks.closed;
+        tasks.restless
+    }
+
+    /// Is it so?
+    pub(crate) fn is_restless(&self) -> bool {
+        lock(&self.tasks).restless
+    }
+
+    /// From now on nobody wakes the restless.
+    pub(crate) fn close(&self) {
+        lock(&self.tasks).closed = true;
+        self.wake_all();
+    }
+
+    /// Wakes everyone.
+    pub(crate) fn wake_all(&self) {
+        let mut tasks = lock(&self.tasks);
+        tasks.restless = false;
+        let woken = std::mem::take(&mut tasks.wakers);
+        drop(tasks);
+        woken.into_values().for_each(Waker::wake);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,19 +248,33 @@ mod tests {
         let bell = Doorbell::new();
         bell.ring();
         assert!(bell.wait(Some(Duration::ZERO)));
+        let start = Instant::now();
         assert!(!bell.wait(Some(Duration::from_millis(1))));
+        assert!(start.elapsed() >= Duration::from_millis(1));
     }
 
     #[test]
     fn only_reached_targets_wake_and_leave() {
         let list = WaitList::new();
         let near = list.register(10);
-        let far = list.register(20);
+        let far = list.register(11);
         list.wake_below(11, false);
         assert!(near.park_until(Instant::now()));
         assert!(!far.park_until(Instant::now() + Duration::from_millis(1)));
         drop(far);
         assert!(lock(&list.entries).is_empty());
+    }
+
+    #[test]
+    fn who_passes_by_rings_a_sleeper_alone() {
+        let snooze = Snooze::new();
+        snooze.pass_by();
+        assert!(!snooze.sleep(Some(Duration::ZERO)), "it was awake");
+        snooze.asleep.store(true, Ordering::Relaxed);
+        snooze.pass_by();
+        assert!(snooze.sleep(None));
+        snooze.pass_by();
+        assert!(!snooze.sleep(Some(Duration::ZERO)), "it was awake again");
     }
 
     #[test]

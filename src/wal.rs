@@ -1,33 +1,39 @@
 //! The log as its users see it: the parts of the lower floors, wired together.
 
+use std::fmt::Display;
 use std::io::IoSlice;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
 
+use crate::consumer::store::{self, Directory, Medium};
+use crate::consumer::{Blocker, Consumer, ConsumerStat, Consumers, find_blocker};
 use crate::durability::{Durable, DurableFuture};
 use crate::error::{
-    AppendError, CheckpointError, CloseError, CreateError, Error, OpenError, PathError, ReadError,
-    SyncFailure, WaitError,
+    AppendError, CatalogError, CheckpointError, CloseError, ConsumerError, CreateError, Error,
+    FileError, OpenError, PathError, ReadError, SyncFailure, WaitError,
 };
+use crate::events::{self, Opened};
 use crate::files::{self, DirectoryLock, RingFile, file_error};
-use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE, RECORD_HEADER_LEN};
+use crate::geometry::{FIRST_RECORD, Geometry, PAGE_SIZE};
+use crate::idempotent::{Before, IdempotentProducer, Producers};
 use crate::layout::checkpoint::Boot;
-use crate::layout::record::aligned_len;
-use crate::layout::{Checkpoint, Identity, Superblock};
-use crate::lsn::Lsn;
-use crate::metrics::{Metrics, count};
-use crate::options::{OnFull, Options, Persistence};
+use crate::layout::{Checkpoint, Entry, Identity, Superblock};
+use crate::lsn::{EpochLsn, Lsn};
+use crate::metrics::Metrics;
+use crate::options::{Options, Persistence};
+use crate::parity::Keeper;
+use crate::producer::Producer;
+use crate::producer_id::ProducerId;
 use crate::reader::{self, PinnedRecord, Position, Reader, Tail};
 use crate::recovery::{self, Head, RecoveryOutcome, RecoveryReport};
 use crate::region::{self, MapError, Region, Syncer};
-use crate::ring::{
-    CLOSED, Granted, Prepared, Refusal, Reservation, Ring, StartPositions, Watermarks,
-};
-use crate::segments::{FaultTaker, Janitor, SlotWriter};
+use crate::ring::{CLOSED, Reservation, Ring, StartPositions, Watermarks};
+use crate::segments::{FaultTaker, Janitor, SlotWriter, Steward};
+use crate::stream::{Catalog, EntryReader, Parts, Stream, Streams};
+use crate::stream_id::{StreamFlags, StreamId};
 use crate::sync::{self, Arc, JoinHandle, Mutex, lock};
-
-/// While space may become free by itself, a producer looks again this often.
-const SPACE_NAP: Duration = Duration::from_millis(1);
+use crate::transaction::Transaction;
+use crate::wait::Doorbell;
 
 /// A write-ahead log in a fixed-size, memory-mapped ring.
 ///
@@ -55,10 +61,18 @@ const SPACE_NAP: Duration = Duration::from_millis(1);
 /// ```
 pub struct Wal {
     pub(crate) ring: Arc<Ring>,
+    producer: Producer,
+    pub(crate) producers: Producers,
     pub(crate) durable: Arc<Durable>,
+    streams: Arc<Streams>,
     pub(crate) janitor: Arc<Janitor>,
     faults: Option<Arc<FaultTaker>>,
+    keeper: Option<Arc<Keeper>>,
     slots: Arc<SlotWriter>,
+    /// There, but for models.
+    consumers: Option<Arc<Consumers>>,
+    /// A copy of the consumers' positions that did not verify at the open.
+    torn_consumers: Option<PathBuf>,
     options: Options,
     report: RecoveryReport,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -66,6 +80,19 @@ pub struct Wal {
     closed: Mutex<Option<Result<(), CloseError>>>,
     /// Released last.
     _lock: Option<DirectoryLock>,
+}
+
+/// What is kept beside the ring file.
+pub(crate) struct Beside {
+    pub(crate) catalog: Option<Catalog>,
+    pub(crate) medium: Box<dyn Medium>,
+}
+
+/// What a log has beside its ring: models go without.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) catalog: Option<Catalog>,
+    pub(crate) consumers: Option<Arc<Consumers>>,
 }
 
 impl Wal {
@@ -89,8 +116,13 @@ impl Wal {
         if files::exists(dir).map_err(PathError::File)? {
             return Err(CreateError::Exists(dir.to_owned()));
         }
+        if let Some(path) = store::leftover(dir)? {
+            return Err(CreateError::Leftover(path));
+        }
         let log_id = random_id()
             .map_err(|source| PathError::File(file_error("draw a random id for", dir)(source)))?;
+        // The streams of a log that was here once are not this one's.
+        Catalog::open(dir, &log_id, false)?;
         files::create_ring(dir, &new_header(geometry, log_id), &geometry)
             .map_err(PathError::File)?;
         Ok(Wal::open_locked(dir, options, lock)?)
@@ -98,14 +130,15 @@ impl Wal {
 
     /// Opens the log in directory `dir`, recovering it if it was not closed in order.
     ///
-    /// All that is retained is verified, and synced if that was not proven, before the log is
-    /// returned: [`recovery_report`](Wal::recovery_report) says what was found.
+    /// What is not proven to be durable is verified and synced before the log is returned, and all
+    /// that is retained with [`Verify::Full`](crate::Verify::Full):
+    /// [`recovery_report`](Wal::recovery_report) says what was found.
     ///
     /// While the log is open its ring file is mapped. If someone cuts that file short meanwhile, or
     /// its disk has a bad block, the next access to what is missing is a SIGBUS, which ends the
-    /// process unless it handles the signal; until the open has verified everything, it is an
-    /// error. Nobody may remove the file `lock` either while the log is open: that would let a
-    /// second process write to it.
+    /// process unless it handles the signal; what the open itself reads is an error then. Nobody
+    /// may remove the file `lock` either while the log is open: that would let a second process
+    /// write to it.
     ///
     /// # Errors
     ///
@@ -147,6 +180,9 @@ impl Wal {
     fn open_locked(dir: &Path, options: Options, lock: DirectoryLock) -> Result<Wal, OpenError> {
         let ring_file = RingFile::open(dir, true)?;
         let head = recovery::read_head(&ring_file)?;
+        // A process that died while it created the log may have left its name in the cache alone.
+        files::sync_directory(dir)?;
+        let medium = Box::new(Directory::open(dir)?);
         let boot = ring_file.boot();
         let (path, reopen) = (ring_file.path.clone(), ring_file.reopener());
         let mapped = region::map(ring_file.file, reopen, options.persistence);
@@ -163,12 +199,36 @@ impl Wal {
             return Err(OpenError::Length { path, found, expected });
         }
         let region = Region::new(mapped);
-        let wal = Wal::recover(region, &head, boot, options, Some(lock), &path)?;
+        let catalog = Some(Catalog::open(dir, &head.log_id, true)?);
+        let beside = Beside { catalog, medium };
+        let wal = Wal::recover_beside(region, &head, boot, options, Some(lock), &path, beside);
+        let mut wal = wal.inspect_err(|error| events::refused(&path, error))?;
+        wal.tell_opened(&path);
+        if options.parity {
+            wal.keeper = Some(Arc::new(Keeper::new(wal.ring.clone(), dir)?));
+        }
         wal.spawn_threads().map_err(file_error("start a thread for", &path))?;
         Ok(wal)
     }
 
-    /// Recovers the log in `region`; its threads have not started.
+    fn tell_opened(&self, path: &Path) {
+        let report = &self.report;
+        events::opened(
+            path,
+            &Opened {
+                epoch: report.epoch,
+                start: report.start,
+                end: report.end,
+                records: report.records,
+                left_behind: report.holes_padded + report.cut_records,
+                duration: report.duration,
+                report,
+            },
+        );
+    }
+
+    /// Recovers the log in `region`; its threads have not started. Its consumers are in memory.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn recover(
         region: Region,
         head: &Head,
@@ -176,12 +236,29 @@ impl Wal {
         options: Options,
         lock: Option<DirectoryLock>,
         path: &Path,
+        catalog: Option<Catalog>,
     ) -> Result<Wal, OpenError> {
-        let (recovered, slots) = recovery::recover(&region, head, boot)
+        let medium = Box::new(store::Memory::default());
+        let beside = Beside { catalog, medium };
+        Wal::recover_beside(region, head, boot, options, lock, path, beside)
+    }
+
+    /// As `recover`, with consumers whose positions are in `medium`. Those are read first: what is
+    /// refused is left as it was.
+    pub(crate) fn recover_beside(
+        region: Region,
+        head: &Head,
+        boot: Boot,
+        options: Options,
+        lock: Option<DirectoryLock>,
+        path: &Path,
+        beside: Beside,
+    ) -> Result<Wal, OpenError> {
+        let Beside { mut catalog, medium } = beside;
+        let loaded = store::load(&*medium, &head.log_id, &head.geometry)?;
+        loaded.check_epoch(&*medium, head.checkpoint.epoch)?;
+        let (recovered, slots) = recovery::recover(&region, head, boot, options.verify)
             .map_err(|refusal| recovery::refusal_error(path, refusal))?;
-        // The segment that goes on: all that recovery has changed in it is on the medium.
-        let active = head.geometry.segment_offset(head.geometry.sequence(recovered.end));
-        region.backing().evict(active..active + head.geometry.segment_size());
         let syncer = region.backing().syncer().map_err(file_error("open", path))?;
         let identity = Identity { log_id: head.log_id, epoch: recovered.epoch };
         let start = StartPositions {
@@ -189,9 +266,22 @@ impl Wal {
             end: recovered.end,
             prepared: u64::from(head.geometry.sequence(recovered.end)) + 1,
         };
-        let ring = Arc::new(Ring::new(region, head.geometry, identity, start));
+        let mut ring = Ring::new(region, head.geometry, identity, start);
+        ring.footer_bell = options.parity.then(Doorbell::new);
+        let ring = Arc::new(ring);
+        let consumers = Consumers::new(ring.clone(), options, medium, &loaded, recovered.end);
+        // Before the epoch's first record: what is beyond its start must not come back by it.
+        consumers.begin_epoch(&loaded)?;
+        if let Some(catalog) = &mut catalog {
+            catalog.begin_epoch(recovered.epoch, recovered.end)?;
+        }
         ring.open_epoch();
-        Ok(Wal::assemble(ring, slots, syncer, options, recovered.report, lock))
+        let before = Before { end: recovered.end, footed: recovered.footed };
+        let kept = Kept { catalog, consumers: Some(Arc::new(consumers)) };
+        let mut wal = Wal::assemble(ring, slots, syncer, options, recovered.report, lock, kept);
+        wal.torn_consumers = loaded.damaged.map(|(path, _)| path);
+        wal.producers = Producers::new(before);
+        Ok(wal)
     }
 
     /// Puts a log together; its threads do not run yet.
@@ -202,19 +292,31 @@ impl Wal {
         options: Options,
         report: RecoveryReport,
         lock: Option<DirectoryLock>,
+        kept: Kept,
     ) -> Wal {
         let slots = Arc::new(slots);
         let reopened = report.outcome != RecoveryOutcome::New;
         let faults = ring.region().backing().has_page_faults();
         let faults = faults.then(|| Arc::new(FaultTaker::new(ring.clone())));
-        let janitor = Arc::new(Janitor::new(ring.clone(), slots.clone(), options, reopened));
+        let Kept { catalog, consumers } = kept;
+        let streams = Arc::new(Streams::new(ring.clone(), catalog, options));
+        let (before_trim, of) = (streams.clone(), ring.clone());
+        let steward = consumers.clone().map(|consumers| consumers as Arc<dyn Steward>);
+        let janitor = Janitor::new(of, slots.clone(), before_trim, options, steward, reopened);
+        let janitor = Arc::new(janitor);
         let durable = Durable::new(ring.clone(), slots.clone(), janitor.clone(), options, syncer);
         Wal {
+            producer: Producer::new(ring.clone(), janitor.clone(), options),
+            producers: Producers::new(Before::default()),
             ring,
             durable: Arc::new(durable),
+            streams,
             janitor,
             faults,
+            keeper: None,
             slots,
+            consumers,
+            torn_consumers: None,
             options,
             report,
             threads: Mutex::new(Vec::new()),
@@ -237,6 +339,10 @@ impl Wal {
                 faults.run();
             })?);
         }
+        if let Some(keeper) = self.keeper.clone() {
+            // The log goes on without it, however it ends.
+            threads.push(sync::spawn("wal-parity", move || keeper.run())?);
+        }
         let (end, watch) = (EndOfWaits(self.durable.clone()), PoisonOnPanic(self.durable.clone()));
         threads.push(sync::spawn("wal-flusher", move || {
             let (_end, watch) = (end, watch);
@@ -250,19 +356,16 @@ impl Wal {
     /// # Errors
     ///
     /// [`AppendError::Full`] if there is no prepared space at the moment, whatever the
-    /// [`OnFull`] policy. A claim that did not fit in the active segment has sealed it: records
-    /// do not straddle segments, and a smaller one does not go where a larger one did not.
+    /// [`OnFull`](crate::OnFull) policy. A claim that did not fit in the active segment has sealed
+    /// it: records do not straddle segments, and a smaller one does not go where a larger one did
+    /// not.
     #[inline]
     pub fn try_reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        let claim_len = self.claim_len(len)?;
-        match self.ring.try_claim(claim_len) {
-            Ok(claim) => Ok(self.ring.reservation(claim, len)),
-            Err(refusal) => Err(self.append_error(refusal)),
-        }
+        self.producer.try_reserve(self.ring.data_label(), len)
     }
 
-    /// Reserves space for a payload of `len` bytes. On a full ring it does what the [`OnFull`]
-    /// policy says; waiting has no limit.
+    /// Reserves space for a payload of `len` bytes. On a full ring it does what the
+    /// [`OnFull`](crate::OnFull) policy says; waiting has no limit.
     ///
     /// # Errors
     ///
@@ -270,10 +373,7 @@ impl Wal {
     /// segment from being released for longer than [`Options::hole_age_max`].
     #[inline]
     pub fn reserve(&self, len: usize) -> Result<Reservation<'_>, AppendError> {
-        let claim_len = self.claim_len(len)?;
-        let base = self.ring.active_base();
-        let granted = self.grant(claim_len, None)?;
-        Ok(self.ring.reservation(self.ring.claim_at(base, granted, claim_len), len))
+        self.producer.reserve(self.ring.data_label(), len, None)
     }
 
     /// As [`reserve`](Wal::reserve), waiting no longer than until `deadline`.
@@ -287,10 +387,7 @@ impl Wal {
         len: usize,
         deadline: Instant,
     ) -> Result<Reservation<'_>, AppendError> {
-        let claim_len = self.claim_len(len)?;
-        let base = self.ring.active_base();
-        let granted = self.grant(claim_len, Some(deadline))?;
-        Ok(self.ring.reservation(self.ring.claim_at(base, granted, claim_len), len))
+        self.producer.reserve(self.ring.data_label(), len, Some(deadline))
     }
 
     /// Appends a record; returns its LSN. It is committed, so it survives the death of this
@@ -301,18 +398,7 @@ impl Wal {
     /// As [`reserve`](Wal::reserve).
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
-        let claim_len = self.claim_len(payload.len())?;
-        // One look at the `Arc`: the claim is a barrier for the compiler.
-        let ring = &*self.ring;
-        let base = ring.active_base();
-        let prepared = ring.prepare(payload.len(), [payload]);
-        debug_assert_eq!(prepared.aligned_len(), claim_len);
-        let granted = match ring.try_grant(claim_len) {
-            Ok(granted) => granted,
-            Err(refusal) => self.grant_waiting(claim_len, refusal, None)?,
-        };
-        let claim = ring.claim_at(base, granted, claim_len);
-        Ok(ring.commit_parts(claim, prepared, [payload]))
+        self.producer.append(&self.producer.ring().data_label(), payload)
     }
 
     /// Appends one record whose payload is the concatenation of `parts`.
@@ -322,12 +408,161 @@ impl Wal {
     /// As [`reserve`](Wal::reserve).
     pub fn append_vectored(&self, parts: &[IoSlice<'_>]) -> Result<Lsn, AppendError> {
         let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
-        let claim_len = self.claim_len(len)?;
-        let prepared: Prepared = self.ring.prepare(len, parts.iter().map(|part| &**part));
-        let base = self.ring.active_base();
-        let granted = self.grant(claim_len, None)?;
-        let claim = self.ring.claim_at(base, granted, claim_len);
-        Ok(self.ring.commit_parts(claim, prepared, parts.iter().map(|part| &**part)))
+        let parts = parts.iter().map(|part| &**part);
+        self.producer.append_parts(&self.ring.data_label(), len, parts)
+    }
+
+    /// Appends a batch: `entries`, of whatever streams, as one record. After a crash all of them
+    /// are there or none, and no reader ever sees a part. Returns the record's LSN, which all of
+    /// its [entries](crate::Record::entries) share.
+    ///
+    /// The entries are looked at twice, first for their lengths; what comes from elsewhere can be
+    /// collected into a [`Batch`](crate::Batch) first. Each takes 8 bytes besides its payload, and
+    /// then up to 7 more, so that the next one begins at a multiple of 8.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Wal::reserve) ([`AppendError::TooLarge`] if the batch does not fit in a
+    /// segment), and [`AppendError::EmptyBatch`].
+    ///
+    /// # Panics
+    ///
+    /// If the clone of the iterator yields entries of other lengths than itself. Nothing is
+    /// appended then.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use kaelix_wal::{Geometry, Options, Wal};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let geometry = Geometry::new(1 << 20, 1 << 18)?;
+    /// # let wal = Wal::create(dir.path().join("log"), geometry, Options::new())?;
+    /// let lsn = wal.append_batch(["debit 7", "credit 9"])?;
+    /// let record = wal.get(lsn)?;
+    /// let payloads: Vec<_> = record.entries().map(|entry| entry.payload).collect();
+    /// assert_eq!(payloads, [b"debit 7".as_slice(), b"credit 9"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn append_batch<'e, I>(&self, entries: I) -> Result<Lsn, AppendError>
+    where
+        I: IntoIterator<IntoIter: Clone, Item: Into<Entry<'e>>>,
+    {
+        self.streams.append_batch(&self.producer, None, entries.into_iter().map(Into::into))
+    }
+
+    /// Opens the stream of this name, or creates it if the log has none. A new stream is in the
+    /// log's catalog, durably, before this returns.
+    ///
+    /// Names are told apart byte by byte, and have 1 to 255 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::NameLength`], or the stream could not be created (a full disk, for one);
+    /// then nothing has changed.
+    pub fn stream(&self, name: &str) -> Result<Stream<'_>, CatalogError> {
+        self.one_stream(name, StreamFlags::NONE, false)
+    }
+
+    /// As [`stream`](Wal::stream), of a stream under version control: appends to it may state which
+    /// record they expect to be its newest ([`Stream::append_if`], [`Transaction::expect`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stream`](Wal::stream), and [`CatalogError::FlagsDiffer`] if there is a stream of
+    /// this name that is not under version control.
+    pub fn versioned_stream(&self, name: &str) -> Result<Stream<'_>, CatalogError> {
+        self.one_stream(name, StreamFlags::VERSIONED, true)
+    }
+
+    fn one_stream(
+        &self,
+        name: &str,
+        flags: StreamFlags,
+        exactly: bool,
+    ) -> Result<Stream<'_>, CatalogError> {
+        let mut streams = self.parts().open_streams(&[name], flags, exactly)?;
+        Ok(streams.remove(0))
+    }
+
+    /// As [`stream`](Wal::stream), for many at once, in the order of `names`: however many of them
+    /// are new, the disk is waited for as for one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stream`](Wal::stream). Either all are created or none; a crash meanwhile may
+    /// leave the first of them.
+    pub fn streams(&self, names: &[&str]) -> Result<Vec<Stream<'_>>, CatalogError> {
+        self.parts().open_streams(names, StreamFlags::NONE, false)
+    }
+
+    /// The names of all streams, by id.
+    #[must_use]
+    pub fn stream_names(&self) -> Vec<(StreamId, String)> {
+        let names = self.streams.with_catalog(|catalog| {
+            catalog.iter().map(|(id, name, _)| (id, name.to_owned())).collect()
+        });
+        names.unwrap_or_default()
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Transaction<'_> {
+        Transaction::new(self.parts())
+    }
+
+    /// Reads the entries of several streams, in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`reader`](Wal::reader).
+    pub fn read_streams(
+        &self,
+        streams: impl IntoIterator<Item = StreamId>,
+        from: Position,
+    ) -> Result<EntryReader<'_>, ReadError> {
+        self.parts().read_streams(streams.into_iter().collect(), from)
+    }
+
+    /// Reads all entries, in the order of the log, those of batches one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`reader`](Wal::reader).
+    pub fn entries(&self, from: Position) -> Result<EntryReader<'_>, ReadError> {
+        Ok(EntryReader::of_all(self.reader(from)?))
+    }
+
+    /// Where to start reading so that no record is missed that was appended at or after `time`.
+    ///
+    /// Records carry no time (messages do): what is known is when their segments were prepared. So
+    /// the position lies before the first such record by what the log keeps prepared, and a little:
+    /// up to 64 MiB and two segments. A system clock that was put back makes it lie further back;
+    /// one that was ahead for a while, and then corrected, may make it lie too late.
+    ///
+    /// # Errors
+    ///
+    /// As [`reader`](Wal::reader).
+    pub fn since(&self, time: SystemTime) -> Result<Position, ReadError> {
+        let unix = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        reader::since(&self.ring, unix.as_millis() as u64)
+    }
+
+    /// The idempotent producer of this id: its appends have sequence numbers, by which one that is
+    /// tried again is recognised.
+    ///
+    /// Nothing has to be registered, and nothing is written: what the retained log holds of the
+    /// producer is what there is to know of it. The first call in a process reads the last page of
+    /// each retained segment, and walks those that were not sealed; later calls read nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Wal::get), of a record that is met in such a walk.
+    pub fn idempotent(&self, id: ProducerId) -> Result<IdempotentProducer<'_>, ReadError> {
+        IdempotentProducer::new(self.parts(), &self.producers, id)
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let (producer, durable, streams) = (&self.producer, &*self.durable, &*self.streams);
+        Parts { producer, durable, streams }
     }
 
     /// Appends a record and waits until it survives a power loss.
@@ -338,8 +573,7 @@ impl Wal {
     /// the record is in the log but may be lost.
     pub fn append_durable(&self, payload: &[u8]) -> Result<Lsn, Error> {
         let lsn = self.append(payload)?;
-        let len = aligned_len((payload.len() + RECORD_HEADER_LEN) as u32);
-        self.durable.wait_own(lsn, self.ring.geometry().normalize(lsn + u64::from(len)))?;
+        self.parts().wait_own(lsn, payload.len())?;
         Ok(lsn)
     }
 
@@ -399,9 +633,10 @@ impl Wal {
     /// Calls `call` once the record that starts at `lsn`, and all before it, survive a power loss,
     /// or once that has failed.
     ///
-    /// It is called exactly once: before this returns if the outcome is known by then, else by the
-    /// log's flusher, which leads the next sync only when it has returned. So it should be short,
-    /// and must not wait for space in this log. A panic in it is caught.
+    /// It is called exactly once: by the calling thread, before this returns, if the outcome is
+    /// known by then; else by the log's flusher, which leads the next sync only when it has
+    /// returned. So it should be short, and must not wait for space in this log. A panic in it ends
+    /// nothing but the call; in the calling thread it goes on to the caller.
     ///
     /// # Errors
     ///
@@ -487,15 +722,147 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Poisoned`] if a sync failed, now or before.
+    /// [`CheckpointError::Poisoned`] if a sync failed, now or before,
+    /// [`CheckpointError::Unrecorded`] if nothing may be released because a version of a stream
+    /// could not be put into the catalog first.
     pub fn sync_checkpoint(&self) -> Result<Lsn, CheckpointError> {
         if let Some(failure) = self.ring.failure() {
             return Err(CheckpointError::Poisoned(failure));
         }
-        self.janitor.persist_trim().map_err(|failure| {
-            self.durable.poison(failure.clone());
-            CheckpointError::Poisoned(failure)
+        self.janitor.persist_trim().inspect_err(|error| {
+            if let CheckpointError::Poisoned(failure) = error {
+                self.durable.poison(failure.clone());
+            }
         })
+    }
+
+    /// Opens the consumer `name` where it stands, or makes one at the oldest retained record.
+    ///
+    /// A consumer is a named position that is kept with the log: see [`Consumer`]. A new one is on
+    /// the medium when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Name`] for an empty name or one of more than 255 bytes,
+    /// [`ConsumerError::TooMany`], [`ConsumerError::File`] if it could not be written,
+    /// [`ConsumerError::Closed`]. A position that was cut is no error here, but at the first use.
+    pub fn consumer(&self, name: &str) -> Result<Consumer<'_>, ConsumerError> {
+        self.consumer_at(name, Position::Oldest)
+    }
+
+    /// As [`consumer`](Wal::consumer); a new one begins at `from`.
+    ///
+    /// # Errors
+    ///
+    /// As `consumer`, and [`ConsumerError::Read`] if `from` is not retained or no record boundary.
+    pub fn consumer_at(&self, name: &str, from: Position) -> Result<Consumer<'_>, ConsumerError> {
+        self.all_consumers().consumer(name, from)
+    }
+
+    /// Moves the consumer `name` to a position of the caller's choice, back or forth, wherever it
+    /// was; the way on for one that was [cut](ConsumerError::Cut). It is on the medium when this
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Unknown`], and as [`consumer_at`](Wal::consumer_at).
+    pub fn reset_consumer(&self, name: &str, to: Position) -> Result<(), ConsumerError> {
+        self.all_consumers().reset_consumer(name, to)
+    }
+
+    /// Removes the consumer `name`: it holds nothing back any more. That is on the medium when this
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Unknown`], [`ConsumerError::File`] (then it is still there),
+    /// [`ConsumerError::Closed`].
+    pub fn remove_consumer(&self, name: &str) -> Result<(), ConsumerError> {
+        self.all_consumers().remove_consumer(name)
+    }
+
+    /// All consumers, by name.
+    #[must_use]
+    pub fn consumers(&self) -> Vec<ConsumerStat> {
+        self.all_consumers().stats()
+    }
+
+    /// Writes all consumers' positions, each up to what is durable (without durability, to what is
+    /// published), if any has advanced. They are on the medium when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::File`]. The log goes on, and so do the consumers; the next attempt writes
+    /// the positions as they are then.
+    pub fn sync_consumers(&self) -> Result<(), ConsumerError> {
+        self.all_consumers().sync().map_err(ConsumerError::File)
+    }
+
+    /// Protects, with [`Options::parity`], every sealed segment that is durable to its end and is
+    /// not protected yet, and waits for that; returns how many retained segments are protected, on
+    /// the medium. Without the option, 0. Nobody has to call this: it is done in the background,
+    /// for segments that were sealed since the open at the latest by the close.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to write the parity file (a full disk, for one). The log goes on without;
+    /// the next attempt is made when a segment has been sealed.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use kaelix_wal::{Geometry, Options, Wal};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let geometry = Geometry::new(1 << 20, 1 << 18)?;
+    /// let wal = Wal::create(dir.path().join("log"), geometry, Options::new().parity(true))?;
+    /// for _ in 0..300 {
+    ///     wal.append(&[7; 1000])?;
+    /// }
+    /// wal.sync()?;
+    /// assert_eq!(wal.sync_parity()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn sync_parity(&self) -> Result<u64, FileError> {
+        self.keeper.as_ref().map_or(Ok(0), |keeper| keeper.protect_all())
+    }
+
+    /// Does a position that was taken earlier, perhaps before a crash, still mean the same? Then it
+    /// may be read from, with [`Position::At`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::Cut`] if the records before it are not those of then, or if the log no
+    /// longer knows: of a log without consumers it knows of the last open alone, of others of at
+    /// least the last 63. [`ConsumerError::Future`]; [`ConsumerError::Read`] if it has been
+    /// released, lies beyond the end, or is no record boundary.
+    pub fn check_position(&self, position: EpochLsn) -> Result<(), ConsumerError> {
+        self.all_consumers().check_position(position)
+    }
+
+    /// A copy of the consumers' positions that did not verify when the log was opened, if there was
+    /// one: damaged, or torn by a crash while it was written. The other one counted; its positions
+    /// may be older by one write.
+    #[must_use]
+    pub fn torn_consumers(&self) -> Option<&Path> {
+        self.torn_consumers.as_deref()
+    }
+
+    /// What keeps the oldest segment from being recycled; `None` if nothing does, or if it is the
+    /// one that is being written.
+    #[must_use]
+    pub fn who_blocks_reclaim(&self) -> Option<Blocker> {
+        let found = find_blocker(&self.ring, &self.janitor, self.all_consumers(), &self.options);
+        // Its last obstacle, but for readers.
+        match self.janitor.refusal() {
+            Some(error) if matches!(found, None | Some(Blocker::Reader { .. })) => {
+                Some(Blocker::Versions { reason: error.to_string() })
+            }
+            _ => found,
+        }
+    }
+
+    fn all_consumers(&self) -> &Consumers {
+        self.consumers.as_deref().expect("only models go without")
     }
 
     /// The record that starts at `lsn`, verified, as a view that keeps it in the log.
@@ -566,7 +933,8 @@ impl Wal {
     /// # Errors
     ///
     /// [`CloseError::HeldBack`] if a reservation stayed open for [`Options::hole_age_max`],
-    /// [`CloseError::Poisoned`] if a sync failed, now or before. The log is closed all the same.
+    /// [`CloseError::Poisoned`] if a sync failed, now or before, [`CloseError::Consumers`] if the
+    /// consumers' positions could not be written. The log is closed all the same.
     pub fn close(&self) -> Result<(), CloseError> {
         let mut closed = lock(&self.closed);
         if let Some(result) = &*closed {
@@ -583,7 +951,14 @@ impl Wal {
                 let _ = thread.join();
             }
         }
+        // First, so that what rests on it may be released with the mark.
+        let positions = self.consumers.as_ref().map_or(Ok(()), |consumers| consumers.close());
         let result = result.and_then(|()| self.leave_clean_mark(end));
+        let result = result.and_then(|()| positions.map_err(CloseError::Consumers));
+        if let (Some(keeper), Ok(())) = (&self.keeper, &result) {
+            keeper.close();
+        }
+        events::closed(end, result.as_ref().err().map(|error| error as &dyn Display));
         *closed = Some(result.clone());
         result
     }
@@ -630,6 +1005,9 @@ impl Wal {
         if let Some(faults) = &self.faults {
             faults.stop();
         }
+        if let Some(keeper) = &self.keeper {
+            keeper.stop();
+        }
     }
 
     fn finish(&self, end: Lsn) -> Result<(), CloseError> {
@@ -642,7 +1020,8 @@ impl Wal {
 
     fn leave_clean_mark(&self, end: Lsn) -> Result<(), CloseError> {
         self.durable.sync_footer().map_err(CloseError::Poisoned)?;
-        let requested = self.janitor.requested().min(end);
+        self.janitor.confirm_all();
+        let requested = self.janitor.last_trim(end);
         self.slots
             .update(|next| {
                 next.trimmed = next.trimmed.max(requested);
@@ -650,94 +1029,6 @@ impl Wal {
                 next.clean = true;
             })
             .map_err(|failure: SyncFailure| CloseError::Poisoned(failure))
-    }
-
-    /// The space that a payload of `len` bytes takes.
-    #[inline]
-    fn claim_len(&self, len: usize) -> Result<u32, AppendError> {
-        let max = self.ring.geometry().payload_len_max();
-        if len > max {
-            return Err(AppendError::TooLarge { len, max });
-        }
-        Ok(aligned_len((len + RECORD_HEADER_LEN) as u32))
-    }
-
-    #[inline]
-    fn grant(&self, len: u32, deadline: Option<Instant>) -> Result<Granted, AppendError> {
-        match self.ring.try_grant(len) {
-            Ok(granted) => Ok(granted),
-            Err(refusal) => self.grant_waiting(len, refusal, deadline),
-        }
-    }
-
-    /// The ring was full: does what the policy says.
-    #[cold]
-    #[inline(never)]
-    fn grant_waiting(
-        &self,
-        len: u32,
-        mut refusal: Refusal,
-        deadline: Option<Instant>,
-    ) -> Result<Granted, AppendError> {
-        let mut since = sync::now();
-        loop {
-            // In this order: a segment that became free after the look is found by the claim.
-            let progress = self.janitor.can_progress();
-            let waiter = self.ring.space_waiters.register(0);
-            if refusal == Refusal::Full {
-                match self.ring.try_grant(len) {
-                    Ok(granted) => break Ok(granted),
-                    Err(again) => refusal = again,
-                }
-            }
-            if refusal != Refusal::Full || (self.options.on_full == OnFull::Fail && !progress) {
-                break Err(self.append_error(refusal));
-            }
-            if let Err(error) = self.check_patience(deadline) {
-                break Err(error);
-            }
-            let nap = if progress { SPACE_NAP } else { self.options.hole_age_max };
-            let until = sync::now() + nap;
-            waiter.park_until(deadline.map_or(until, |deadline| deadline.min(until)));
-            let counters = &self.ring.counters;
-            let waited =
-                if progress { &counters.prepare_wait_nanos } else { &counters.full_wait_nanos };
-            let now = sync::now();
-            count(waited, (now - since).as_nanos() as u64);
-            since = now;
-        }
-    }
-
-    /// Ends a wait for space that has lasted too long, with the reason.
-    fn check_patience(&self, deadline: Option<Instant>) -> Result<(), AppendError> {
-        let over = deadline.is_some_and(|deadline| sync::now() >= deadline);
-        if let Some(end) = self.janitor.victim_end()
-            && let Some((lsn, age)) = self.ring.hole()
-            && lsn < end
-            && (over || (deadline.is_none() && age >= self.options.hole_age_max))
-        {
-            return Err(AppendError::HeldBack { lsn, age });
-        }
-        if over { Err(self.append_error(Refusal::Full)) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn append_error(&self, refusal: Refusal) -> AppendError {
-        match refusal {
-            Refusal::Exhausted => AppendError::Exhausted,
-            Refusal::Frozen => match self.ring.failure() {
-                Some(failure) => AppendError::Poisoned(failure),
-                None => AppendError::Closed,
-            },
-            Refusal::Full => {
-                let trimmed = self.ring.trimmed();
-                AppendError::Full {
-                    trimmed,
-                    retained: self.ring.reserved() - trimmed,
-                    capacity: self.ring.geometry().capacity(),
-                }
-            }
-        }
     }
 }
 

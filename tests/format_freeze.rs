@@ -7,13 +7,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{DATA_OFFSET, Place, SEGMENT, copy_log, crc32, crc32_from, numbered, read_all};
-use kaelix_wal::{Geometry, Lsn, Options, Position, RecoveryOutcome, Wal};
+use kaelix_wal::{Geometry, Lsn, Options, Position, ProducerId, RecoveryOutcome, Wal};
 
 /// A record by its position, its length and the CRC-32 of its payload.
 type Summary = (u64, usize, u32);
@@ -259,19 +260,30 @@ fn footers_by_the_page(image: &[u8]) -> usize {
         assert_eq!((le::<8>(footer, 8), &footer[24..40]), (base, &image[32..48]));
         assert!(le::<8>(footer, 16) >= le::<8>(segment, 16), "its epoch");
         let (mut words, mut data, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut producers: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let mut at = 64;
         while at < segment_size - 4096 {
             let length = le::<4>(segment, at);
             words.extend_from_slice(&segment[at..at + 8]);
-            if segment[at + 12] == 1 {
+            if [1, 3].contains(&segment[at + 12]) {
                 data.push(base + at as u64);
                 bytes += length - 16;
+            }
+            if [1, 3].contains(&segment[at + 12]) && segment[at + 13] & 1 != 0 {
+                let (producer, sequence) = (le::<8>(segment, at + 16), le::<8>(segment, at + 24));
+                producers.entry(producer).or_insert((sequence, sequence)).1 = sequence;
             }
             at += length.next_multiple_of(16) as usize;
         }
         assert_eq!(le::<8>(footer, 40), *data.first().expect("a record"), "first");
         assert_eq!(le::<8>(footer, 48), *data.last().expect("a record"), "last");
         assert_eq!((le::<8>(footer, 56), le::<8>(footer, 64)), (data.len() as u64, bytes));
+        let list = &segment[segment_size - 4096 + 128..][..24 * le::<4>(footer, 72) as usize];
+        assert_eq!(le::<4>(footer, 76), u64::from(crc32(list)), "the list of producers");
+        let listed = list
+            .chunks_exact(24)
+            .map(|entry| (le::<8>(entry, 0), (le::<8>(entry, 8), le::<8>(entry, 16))));
+        assert!(listed.eq(producers), "the producers");
         assert_eq!(le::<4>(footer, 120), u64::from(crc32(&words)), "roll-up");
         assert_eq!(le::<4>(footer, 124), u64::from(crc32(&footer[..124])), "checksum");
         true
@@ -279,10 +291,11 @@ fn footers_by_the_page(image: &[u8]) -> usize {
     footers.count()
 }
 
-/// The callers' records among them.
+/// The callers' records among them, without their stamps.
 fn data(records: &[Read]) -> Vec<Summary> {
-    let data = records.iter().filter(|record| record.kind == 1);
-    data.map(|record| summary(Lsn::new(record.lsn), &record.payload)).collect()
+    let data = records.iter().filter(|record| [1, 3].contains(&record.kind));
+    let body = |record: &Read| record.payload[16 * usize::from(record.flags & 1)..].to_vec();
+    data.map(|record| summary(Lsn::new(record.lsn), &body(record))).collect()
 }
 
 #[test]
@@ -337,7 +350,8 @@ fn the_fields_are_where_the_page_says() {
         assert_eq!(header[24..40], image[32..48]);
         let footer = base + SEGMENT as usize - 4096;
         assert_eq!(image[footer..footer + 8] == *b"KAELIXFT", sequence == 1, "one is sealed");
-        assert!(image[footer + 72..footer + 120].iter().all(|byte| *byte == 0), "reserved");
+        assert_eq!((le::<4>(image, footer + 72), le::<4>(image, footer + 76)), (0, 0));
+        assert!(image[footer + 80..footer + 120].iter().all(|byte| *byte == 0), "reserved");
         assert!(image[footer + 128..footer + 4096].iter().all(|byte| *byte == 0), "unused");
     }
 }
@@ -353,6 +367,13 @@ fn a_log_of_this_build_reads_by_the_page() {
         evidence_at_a_distance(&wal);
         for number in 0..40 {
             wal.append(&numbered(round, number, 37 * number as usize)).expect("space");
+            let producer = wal.idempotent(ProducerId::new(number % 3)).expect("nothing is damaged");
+            let sequence = u64::from(round) * 100 + number;
+            let stamped = match number % 2 {
+                0 => producer.append(sequence, b"stamped"),
+                _ => producer.append_batch(sequence, ["stamped", "too"]),
+            };
+            assert!(!stamped.expect("space").duplicate);
             if number % 9 == 0 {
                 wal.sync().expect("no hole");
                 wal.reserve(10 * number as usize).expect("space").abort();

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use kaelix_wal::{AppendError, Entry, Lsn, StreamId, Wal};
+
 pub const PAGE: usize = 4096;
 /// Offset of a segment's first record.
 pub const FIRST_RECORD: u64 = 64;
@@ -16,9 +18,15 @@ pub const FOOTER_SUMS: Range<usize> = 40..124;
 
 pub const DATA: u8 = 1;
 pub const PAD: u8 = 2;
+pub const BATCH: u8 = 3;
 pub const CONTROL: u8 = 5;
 pub const CONTROL_EPOCH: u8 = 1;
 pub const CONTROL_DURABLE: u8 = 2;
+/// A flag of data and batches: the payload begins with a stamp of so many bytes.
+pub const STAMPED: u8 = 1;
+pub const STAMP_LEN: u64 = 16;
+pub const MOVED: u8 = 2;
+pub const ORIGIN_LEN: u64 = 16;
 
 /// The number at `at`, or 0 beyond the end.
 #[must_use]
@@ -53,6 +61,45 @@ pub fn seal(structure: &mut [u8]) {
 pub fn seal_at(bytes: &mut [u8], range: Range<usize>) {
     if let Some(structure) = bytes.get_mut(range) {
         seal(structure);
+    }
+}
+
+/// The payload of a batch of `count` entries, of streams 0 to 3 in turn, whose bytes follow from
+/// `number`; and the entries.
+#[must_use]
+pub fn batch(number: u8, count: usize, len: usize) -> (Vec<u8>, Vec<(u32, Vec<u8>)>) {
+    let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+    for index in 0..count {
+        let stream = (index % 4) as u32;
+        let payload: Vec<u8> =
+            (0..len + index % 9).map(|at| number ^ (at * 7 + index) as u8).collect();
+        bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&stream.to_le_bytes());
+        bytes.extend_from_slice(&payload);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        entries.push((stream, payload));
+    }
+    (bytes, entries)
+}
+
+/// Appends a batch of `batch`; its LSN and its record's payload.
+///
+/// # Errors
+///
+/// As `Wal::append_batch`; with the length of the payload.
+pub fn append_batch(
+    wal: &Wal,
+    number: u8,
+    count: usize,
+    len: usize,
+) -> Result<(Lsn, Vec<u8>), (AppendError, usize)> {
+    let (bytes, entries) = batch(number, count, len);
+    let entries = entries.iter();
+    let entries =
+        entries.map(|(stream, payload)| Entry { stream: StreamId::new(*stream), payload });
+    match wal.append_batch(entries) {
+        Ok(lsn) => Ok((lsn, bytes)),
+        Err(error) => Err((error, bytes.len())),
     }
 }
 

@@ -7,11 +7,15 @@
 //! 3. What the library returns is compared with [`reference`](mod@reference), a second reader that
 //!    was written from `docs/format.md` and shares no code with the first.
 
+pub mod catalog;
 pub mod checkpoint;
+pub mod consumers;
 pub mod format;
 pub mod image;
+pub mod message;
 pub mod mutated_image;
 pub mod operations;
+pub mod parity;
 pub mod record;
 pub mod reference;
 pub mod seeds;
@@ -22,12 +26,16 @@ pub mod superblock;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name that `scripts/fuzz.sh` and the corpus know.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("superblock", superblock::run),
     ("checkpoint", checkpoint::run),
+    ("consumers", consumers::run),
+    ("parity", parity::run),
     ("segment_header", segment_header::run),
     ("record", record::run),
+    ("catalog", catalog::run),
     ("image", image::run),
     ("mutated_image", mutated_image::run),
     ("operations", operations::run),
+    ("message", message::run),
 ];

@@ -12,7 +12,7 @@ use kaelix_wal::fuzzing::{self, Machine};
 use kaelix_wal::{Lsn, OnFull, OpenError, Position, Wal, simulation};
 
 use crate::format::{
-    CONTROL, CONTROL_EPOCH, DATA, FIRST_RECORD, HEADER_LEN, PAGE, SLOT_LEN, SLOTS,
+    CONTROL, CONTROL_EPOCH, FIRST_RECORD, HEADER_LEN, PAGE, SLOT_LEN, SLOTS, append_batch,
 };
 use crate::image::{LOG_ID, Opened, Returned, contents, observe, quiet};
 use crate::reference::{Found, Head, Walk};
@@ -126,6 +126,7 @@ impl Making {
             }
             // Most sizes small; some fill a segment.
             9 => self.append(len % 4000),
+            15 => self.append_batch(1 + len % 9, len / 9 % 400),
             _ => self.append(len % 300),
         }
     }
@@ -134,6 +135,13 @@ impl Making {
         self.number = self.number.wrapping_add(1);
         let payload: Vec<u8> = (0..len).map(|at| self.number ^ (at * 7) as u8).collect();
         let lsn = self.wal().append(&payload).expect("the oldest makes room");
+        self.truth.entry(lsn.get()).or_default().push(payload);
+    }
+
+    fn append_batch(&mut self, count: usize, len: usize) {
+        self.number = self.number.wrapping_add(1);
+        let (lsn, payload) =
+            append_batch(self.wal(), self.number, count, len).expect("the oldest makes room");
         self.truth.entry(lsn.get()).or_default().push(payload);
     }
 
@@ -281,7 +289,7 @@ impl Case {
         let report = wal.recovery_report();
         assert!(report.records == found.len() as u64, "{report}");
         let has_holes = boot != OTHER_BOOT && report.holes_padded > 0;
-        let data = self.walk.records.iter().filter(|found| found.kind == DATA);
+        let data = self.walk.records.iter().filter(|found| found.is_callers());
         let retained = head.slot.trimmed..lap_end(head);
         let want: Vec<&Found> = data.filter(|found| retained.contains(&found.lsn)).collect();
         if head.slot == self.head.slot && !has_holes {

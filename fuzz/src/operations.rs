@@ -11,10 +11,11 @@ use arbitrary::Unstructured;
 use kaelix_wal::fuzzing::{self, Machine};
 use kaelix_wal::simulation::{self, Fault};
 use kaelix_wal::{
-    AppendError, CheckpointError, CloseError, Durability, Lsn, OnFull, Options, Position,
-    ReadError, WaitError, Wal,
+    AppendError, CheckpointError, CloseError, Durability, IdempotentProducer, Lsn, OnFull, Options,
+    Position, ProducerId, ReadError, WaitError, Wal,
 };
 
+use crate::format::append_batch;
 use crate::image::{LOG_ID, Returned, contents};
 
 const OPERATIONS_MAX: usize = 80;
@@ -40,6 +41,11 @@ pub fn run(data: &[u8]) {
     log.kill();
 }
 
+/// One of two.
+fn producer_of(wal: &Wal, sequence: u64) -> IdempotentProducer<'_> {
+    wal.idempotent(ProducerId::new(sequence % 2)).expect("what is retained verifies")
+}
+
 fn byte(input: &mut Unstructured<'_>) -> u8 {
     input.arbitrary().unwrap_or_default()
 }
@@ -56,6 +62,9 @@ struct Log {
     /// How many of them, from the first, are acknowledged as durable.
     durable: usize,
     number: u8,
+    /// The sequences that were appended idempotently, and where.
+    stamped: Vec<(u64, Lsn)>,
+    sequence: u64,
     /// Where reservations of this incarnation were forgotten: nothing behind is published.
     holes: Vec<u64>,
     /// A sync of this machine was told to fail, and may have.
@@ -81,6 +90,8 @@ impl Log {
             records: Vec::new(),
             durable: 0,
             number: 0,
+            stamped: Vec::new(),
+            sequence: 0,
             holes: Vec::new(),
             faulty: false,
         };
@@ -113,6 +124,9 @@ impl Log {
             11 | 12 => self.reserve(argument % 400, argument / 5),
             13 => self.append(argument),
             14 => self.append(argument % 4000),
+            15 | 16 => self.append_idempotently(argument % 300),
+            // Some too large for a segment.
+            19 => self.append_batch(1 + argument % 9, argument / 9 % 500),
             _ => self.append(argument % 300),
         }
     }
@@ -127,6 +141,51 @@ impl Log {
         match self.wal().append(&payload) {
             Ok(lsn) => self.committed(lsn, payload),
             Err(error) => self.refused(&error, len),
+        }
+    }
+
+    fn append_idempotently(&mut self, len: usize) {
+        let payload = self.payload(len);
+        self.sequence += 1;
+        let producer = producer_of(self.wal(), self.sequence);
+        match producer.append(self.sequence, &payload) {
+            Ok(appended) => {
+                assert!(!appended.duplicate, "{} was never tried before", self.sequence);
+                self.stamped.push((self.sequence, appended.lsn));
+                self.committed(appended.lsn, payload);
+            }
+            Err(error) => self.refused(&error, len),
+        }
+    }
+
+    /// What is retained is where it was when it is tried again.
+    fn retry_all(&mut self) {
+        let records = &self.records;
+        self.stamped
+            .retain(|(_, lsn)| records.binary_search_by_key(&lsn.get(), |(lsn, _)| *lsn).is_ok());
+        for (sequence, lsn) in std::mem::take(&mut self.stamped) {
+            let outcome = producer_of(self.wal(), sequence).append(sequence, b"again");
+            // Its janitor may have begun to make room.
+            let is_released = lsn < self.wal().watermarks().trimmed;
+            match outcome {
+                Ok(appended) if appended.duplicate => assert_eq!(appended.lsn, lsn),
+                Ok(appended) if is_released => self.committed(appended.lsn, b"again".to_vec()),
+                Err(AppendError::SequenceTooOld { .. } | AppendError::Full { .. })
+                    if is_released =>
+                {
+                    continue;
+                }
+                outcome => panic!("{sequence} is retained at {lsn}: {outcome:?}"),
+            }
+            self.stamped.push((sequence, outcome.map_or(lsn, |appended| appended.lsn)));
+        }
+    }
+
+    fn append_batch(&mut self, count: usize, len: usize) {
+        self.number = self.number.wrapping_add(1);
+        match append_batch(self.wal(), self.number, count, len) {
+            Ok((lsn, payload)) => self.committed(lsn, payload),
+            Err((error, len)) => self.refused(&error, len),
         }
     }
 
@@ -335,5 +394,6 @@ impl Log {
         self.durable = kept;
         self.holes.clear();
         self.wal = Some(wal);
+        self.retry_all();
     }
 }

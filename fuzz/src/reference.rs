@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use crate::format::{
-    CONTROL, CONTROL_DURABLE, CONTROL_EPOCH, DATA, FIRST_RECORD, FOOTER_LEN, FOOTER_SUMS,
-    HEADER_LEN, PAD, PAGE, SLOT_LEN, SLOTS, SUPERBLOCK, put, record_crc, u32_at, u64_at,
+    BATCH, CONTROL, CONTROL_DURABLE, CONTROL_EPOCH, DATA, FIRST_RECORD, FOOTER_LEN, FOOTER_SUMS,
+    HEADER_LEN, MOVED, ORIGIN_LEN, PAD, PAGE, SLOT_LEN, SLOTS, STAMP_LEN, STAMPED, SUPERBLOCK, put,
+    record_crc, u32_at, u64_at,
 };
 
 /// A log's head: what "Reading a log" verifies first.
@@ -47,6 +48,31 @@ pub struct Found {
 }
 
 impl Found {
+    /// A caller's: data or a batch.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        [DATA, BATCH].contains(&self.kind)
+    }
+
+    /// Is it shown to whoever reads from `start`, the oldest position, on? One that was moved is
+    /// not while what it was copied from is there.
+    #[must_use]
+    pub fn is_shown(&self, image: &[u8], start: u64) -> bool {
+        let previous = self.payload.start + 8;
+        (self.kind, self.flags) != (DATA, MOVED) || u64_at(image, previous) < start
+    }
+
+    /// Where the caller's part of its payload lies in the image.
+    #[must_use]
+    pub fn body(&self) -> Range<usize> {
+        let before = match (self.kind, self.flags) {
+            (DATA | BATCH, STAMPED) => STAMP_LEN,
+            (DATA, MOVED) => ORIGIN_LEN,
+            _ => 0,
+        };
+        self.payload.start + before as usize..self.payload.end
+    }
+
     /// The position that a sync's evidence says was durable.
     #[must_use]
     pub fn proves(&self) -> Option<u64> {
@@ -235,14 +261,20 @@ impl Head {
         let header: &[u8; 16] = image.get(at..)?.first_chunk()?;
         let room = self.record_end().checked_sub(lsn % self.segment_size)?;
         let length = u64::from(u32_at(header, 0));
-        if !(16..=room).contains(&length) || ![DATA, PAD, CONTROL].contains(&header[12]) {
+        let is_known = match (header[12], header[13]) {
+            (DATA | PAD | BATCH, 0) | (CONTROL, _) => true,
+            (DATA | BATCH, STAMPED) => length >= 16 + STAMP_LEN,
+            (DATA, MOVED) => length >= 16 + ORIGIN_LEN,
+            _ => false,
+        };
+        if !(16..=room).contains(&length) || !is_known {
             return None;
         }
         let payload = at + 16..at + length as usize;
         let is_right = u32_at(header, 12) >> 16 == epoch as u32 & 0xFFFF
             && record_crc(&self.log_id, epoch, header, &image[payload.clone()], lsn)
                 == u32_at(header, 4);
-        is_right.then(|| Found {
+        let found = is_right.then(|| Found {
             lsn,
             end: lsn + length.next_multiple_of(16),
             epoch,
@@ -250,7 +282,8 @@ impl Head {
             flags: header[13],
             stream: u32_at(header, 8),
             payload,
-        })
+        })?;
+        (found.kind != BATCH || is_batch(&image[found.body()])).then_some(found)
     }
 
     /// The record at `lsn` behind one of `epoch`: step 4 of "Reading a log", and 2 if `first`.
@@ -324,7 +357,11 @@ impl Head {
                 walk.end = found.end;
                 walk.records.push(found);
             }
-            let agrees = |footer: &[u8]| footer_of(image, &walk.records[so_far..])[..] == *footer;
+            // What lies between the sums is not about the records, or reserved.
+            let agrees = |footer: &[u8]| {
+                let sums = footer_of(image, &walk.records[so_far..]);
+                sums[..32] == footer[..32] && sums[80..] == footer[80..]
+            };
             if is_whole && footer.is_some_and(|footer| !agrees(&footer[FOOTER_SUMS])) {
                 walk.disagrees = Some(at);
                 return walk;
@@ -339,10 +376,23 @@ impl Head {
     }
 }
 
+/// Are these bytes entries, one behind the other, at least one, and nothing else?
+fn is_batch(mut bytes: &[u8]) -> bool {
+    let is_empty = bytes.is_empty();
+    while bytes.len() >= 8 {
+        let space = (8 + u64::from(u32_at(bytes, 0))).next_multiple_of(8);
+        match bytes.get(space as usize..) {
+            Some(rest) => bytes = rest,
+            None => return false,
+        }
+    }
+    bytes.is_empty() && !is_empty
+}
+
 /// The bytes of a footer that sum up these records of a whole segment, from `first` on.
 #[must_use]
 pub fn footer_of(image: &[u8], records: &[Found]) -> [u8; 84] {
-    let data = || records.iter().filter(|found| found.kind == DATA);
+    let data = || records.iter().filter(|found| found.is_callers());
     let mut roll_up = crc32fast::Hasher::new();
     for found in records {
         roll_up.update(&image[found.payload.start - 16..found.payload.start - 8]);

@@ -1,14 +1,19 @@
 //! The corpus' seeds, from real logs: `cargo run --no-default-features --example seeds` writes
 //! them. What a fuzzer has added is minimised with `cargo fuzz cmin` and lies beside them.
 
-use kaelix_wal::fuzzing::{self, Machine};
-use kaelix_wal::{Lsn, OnFull, Position, Wal, simulation};
+use kaelix_wal::fuzzing::{self, Entry, Machine};
+use kaelix_wal::{Lsn, Message, OnFull, Position, Wal, simulation};
 
-use crate::format::{HEADER_LEN, PAGE, SLOT_LEN, SLOTS, SUPERBLOCK, put};
+use crate::catalog;
+use crate::consumers;
+use crate::format::{
+    BATCH, HEADER_LEN, PAGE, SLOT_LEN, SLOTS, SUPERBLOCK, append_batch, batch, put,
+};
 use crate::image::{
     LOG_ID, RAW, SEAL_HEADERS, SEAL_RECORDS, SEAL_SLOTS, SEAL_SUPERBLOCK, SOUND_SUPERBLOCK,
     disassemble, quiet,
 };
+use crate::parity;
 
 /// A seed: its target, its name, its bytes.
 pub type Seed = (&'static str, String, Vec<u8>);
@@ -26,6 +31,9 @@ pub fn images() -> Vec<(&'static str, Vec<u8>)> {
     images.push(("epochs", epochs()));
     images.push(("sealed", image(2, |wal| fill(wal, 16)).0));
     images.push(("full", image(2, full).0));
+    let (disk, cache) = image(2, batches);
+    images.push(("batches-power-lost", disk));
+    images.push(("batches", cache));
     images
 }
 
@@ -79,6 +87,15 @@ fn full(wal: &Wal) {
     wal.sync().expect("the disk takes it");
 }
 
+fn batches(wal: &Wal) {
+    for (count, len) in [(1, 0), (5, 3), (9, 60)] {
+        append_batch(wal, count as u8, count, len).expect("there is room");
+        wal.sync().expect("the disk takes it");
+    }
+    append(wal, b"between");
+    append_batch(wal, 0, 2, 700).expect("there is room");
+}
+
 /// Leaves `rest` bytes of the first segment.
 fn fill(wal: &Wal, rest: u64) {
     let geometry = wal.geometry();
@@ -111,6 +128,51 @@ fn epochs() -> Vec<u8> {
     image
 }
 
+/// A batch at the first position of segment 0, its checksum to be put right.
+fn batch_record(count: usize, len: usize) -> Vec<u8> {
+    let (payload, _) = batch(b'b', count, len);
+    let head = [&[3][..], &[0; 6], &1_u64.to_le_bytes(), &1_u64.to_le_bytes(), &[0; 8]].concat();
+    let length = (16 + payload.len() as u32).to_le_bytes();
+    [&head, &length[..], &[0; 8], &[BATCH, 0, 1, 0], &payload].concat()
+}
+
+/// Scripts with batches among other records, over crashes.
+fn scripts() -> Vec<Seed> {
+    let operations = [
+        (19, 40),
+        (15, 9),
+        (0, 0),
+        (19, 900),
+        (11, 7),
+        (19, 3),
+        (5, 0),
+        (4, 1),
+        (19, 50),
+        (6, 0),
+        (19, 8),
+        (2, 3),
+        (3, 0),
+        (19, 4000),
+        (7, 0),
+        (19, 1),
+        (4, 0),
+    ];
+    let bytes = |script: &[(u8, u16)]| -> Vec<u8> {
+        let step = |(step, len): &(u8, u16)| [&[*step][..], &len.to_le_bytes()].concat();
+        script.iter().flat_map(step).collect()
+    };
+    let making = [(15, 40), (10, 9), (3, 0), (15, 700), (5, 0), (15, 2), (7, 0), (15, 3500)];
+    let mut seeds = Vec::new();
+    for mode in 0..6 {
+        let input = [&[1, mode][..], &bytes(&operations)].concat();
+        seeds.push(("operations", format!("seed-batches-{mode}"), input));
+        let count = making.len() as u8;
+        let input = [&[mode, count][..], &bytes(&making), &[mode, 0, 9, 9, 9, mode, 7]].concat();
+        seeds.push(("mutated_image", format!("seed-batches-{mode}"), input));
+    }
+    seeds
+}
+
 /// All seeds of all targets.
 #[must_use]
 pub fn all() -> Vec<Seed> {
@@ -136,6 +198,17 @@ pub fn all() -> Vec<Seed> {
         add("image", "-same-boot", disassemble(0, 1, 64, &image));
         add("image", "-sealed", disassemble(seal, 2, 4160, &image));
     }
+    seeds.extend(catalogs());
+    for (name, bytes) in parity::seeds() {
+        seeds.push(("parity", format!("seed-{name}"), bytes));
+    }
+    for (name, bytes) in consumers::seeds() {
+        seeds.push(("consumers", format!("seed-{name}"), bytes));
+    }
+    seeds.extend(scripts());
+    for (name, count, len) in [("one", 1, 0), ("many", 7, 5), ("long", 2, 300)] {
+        seeds.push(("record", format!("seed-batch-{name}"), batch_record(count, len)));
+    }
     for target in ["mutated_image", "operations"] {
         for number in 1..=12 {
             seeds.push((
@@ -148,8 +221,49 @@ pub fn all() -> Vec<Seed> {
     for (name, bytes) in extremes() {
         seeds.push(("image", format!("seed-{name}"), bytes));
     }
+    for (name, bytes) in messages() {
+        for (flags, suffix) in [(0, ""), (7, "-sealed")] {
+            let seed = [&[flags], &bytes[..]].concat();
+            seeds.push(("message", format!("seed-{name}{suffix}"), seed));
+        }
+    }
     let cut = images().swap_remove(0).1;
     seeds.push(("image", "seed-raw".into(), [&[RAW; 10][..], &cut[..3 * PAGE]].concat()));
+    seeds
+}
+
+/// Catalogs: as bytes in all states of an addition, and scripts.
+fn catalogs() -> Vec<Seed> {
+    let created = |name: &str, versioned| Entry::Created(name.to_owned(), versioned);
+    let additions = [
+        vec![created("one", false)],
+        vec![created("two", true), Entry::Position(2, 3, Lsn::new(96)), created("three", false)],
+        vec![Entry::Other(1, 0x89, 0, vec![7; 20]), created("four", false)],
+    ];
+    let [before, all] = [2, 3].map(|n| fuzzing::catalog_image(&catalog::LOG_ID, &additions[..n]));
+    let mut torn = all.clone();
+    torn[before.len() + 20] ^= 1;
+    let states = [
+        ("whole", &all, &all),
+        ("in-a", &all, &before),
+        ("in-b", &all, &torn),
+        ("torn-in-a", &torn, &before),
+        ("damaged-in-both", &torn, &torn),
+    ];
+    let mut seeds: Vec<Seed> = Vec::new();
+    for (name, a, b) in states {
+        for (flags, suffix) in [(0, ""), (0xF, "-sealed")] {
+            let head = [flags, a.len() as u8, (a.len() >> 8) as u8];
+            let bytes = [&head[..], a, b].concat();
+            seeds.push(("catalog", format!("seed-{name}{suffix}"), bytes));
+        }
+    }
+    for mode in 0..4 {
+        let script = [0, 3, 8, 200, 2, 1, 1, 50, 4, 60, 5, 7, 0, 90, 0xFF, 0];
+        let damage = [mode, 30, 0, 2, 100, 0, 5, 200, 0, 1];
+        let bytes = [&[catalog::SCRIPT][..], &script, &damage].concat();
+        seeds.push(("catalog", format!("seed-script-{mode}"), bytes));
+    }
     seeds
 }
 
@@ -188,6 +302,30 @@ fn extremes() -> Vec<(&'static str, Vec<u8>)> {
     lying[4 * PAGE + 56] ^= 1;
     seeds.push(("lying-footer", sealed(SEAL_HEADERS, &lying)));
     seeds
+}
+
+/// Messages with and without each part, and one with optional fields.
+fn messages() -> Vec<(&'static str, Vec<u8>)> {
+    let encode = |message: Message<'_, &[u8]>| {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).expect("all of it is short");
+        bytes
+    };
+    let headers: [(&str, &[u8]); 4] =
+        [("trace", b"a1"), ("clé", b""), ("", b"no name"), ("trace", b"\0\xFF")];
+    let full = Message::new(&b"12 pieces"[..]).id(u128::MAX / 3).timestamp_nanos(-1);
+    let full = full.topic("\u{1F980} orders").key(b"c17").headers(&headers);
+    let mut fields = encode(Message::new(&b""[..]).topic("fields"));
+    fields[12] = 15;
+    fields.truncate(54);
+    fields.extend([1, 0, 3, 0, 0, 0, b'a', b'b', b'c', 0xFF, 0x7F, 0, 0, 0, 0]);
+    fields.resize(72, 0);
+    vec![
+        ("empty", encode(Message::new(&b""[..]))),
+        ("empty-key", encode(Message::new(&[7; 40][..]).key(b""))),
+        ("full", encode(full)),
+        ("fields", fields),
+    ]
 }
 
 /// The same bytes for the same seed, for targets whose inputs are scripts.

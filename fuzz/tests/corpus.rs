@@ -39,7 +39,7 @@ fn guarded(input: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
 }
 
 macro_rules! targets {
-    ($($target:ident),*) => {
+    ($($target:ident),* $(,)?) => {
         $(#[test]
         fn $target() {
             replay(stringify!($target));
@@ -53,4 +53,16 @@ macro_rules! targets {
     };
 }
 
-targets!(superblock, checkpoint, segment_header, record, image, mutated_image, operations);
+targets!(
+    superblock,
+    checkpoint,
+    consumers,
+    parity,
+    segment_header,
+    record,
+    catalog,
+    image,
+    mutated_image,
+    operations,
+    message,
+);

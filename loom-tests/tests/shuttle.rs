@@ -64,6 +64,15 @@ fn writer(log: &Log, writer: u8, count: u8, len: usize) -> thread::JoinHandle<()
     })
 }
 
+/// Starts three threads that each do `work`, with a name.
+fn three_threads(log: &Log, work: fn(&Log, u8)) -> Vec<thread::JoinHandle<()>> {
+    let start = |name| {
+        let log = log.clone();
+        thread::spawn(move || work(&log, name))
+    };
+    (0..3).map(start).collect()
+}
+
 /// Follows the log to its end, and checks that nothing is missing, doubled, altered or out of a
 /// writer's order. With `releases`, what was read is released.
 fn follow(log: &Log, writers: u8, count: u8, releases: bool) {
@@ -131,18 +140,13 @@ fn waiters_and_a_reader() {
     explore(4000, || {
         let log = Log::new(3, 1, 4032);
         log.start_threads();
-        let writers: Vec<_> = (0..3)
-            .map(|name| {
-                let log = log.clone();
-                thread::spawn(move || {
-                    for number in 0..3 {
-                        let lsn = log.append_durable(&record(name, number, 24));
-                        let lsn = lsn.expect("the disk takes it");
-                        assert!(log.durable() > lsn && log.is_synced(lsn));
-                    }
-                })
-            })
-            .collect();
+        let writers = three_threads(&log, |log, name| {
+            for number in 0..3 {
+                let lsn = log.append_durable(&record(name, number, 24));
+                let lsn = lsn.expect("the disk takes it");
+                assert!(log.durable() > lsn && log.is_synced(lsn));
+            }
+        });
         let tail = {
             let log = log.clone();
             thread::spawn(move || follow(&log, 3, 3, false))
@@ -161,18 +165,13 @@ fn a_disk_that_fails_ends_everything() {
     explore(2000, || {
         let log = Log::new(3, 1, 4032);
         log.start_threads();
-        let writers: Vec<_> = (0..3)
-            .map(|name| {
-                let log = log.clone();
-                thread::spawn(move || {
-                    for number in 0..3 {
-                        if log.append_durable(&record(name, number, 1200)).is_err() {
-                            return;
-                        }
-                    }
-                })
-            })
-            .collect();
+        let writers = three_threads(&log, |log, name| {
+            for number in 0..3 {
+                if log.append_durable(&record(name, number, 1200)).is_err() {
+                    return;
+                }
+            }
+        });
         log.break_disk();
         for writer in writers {
             writer.join().expect("no panic");

@@ -3,8 +3,9 @@
 //! 1. They cannot lead a sync, so the flusher leads for them: whoever comes rings it.
 //! 2. Nobody is forgotten, by the rule of `wait`: who comes is listed under the lock, *then* looks
 //!    at `durable` again; who advances `durable` does so, *then* takes the lock.
-//! 3. A task may be woken by anyone who syncs. A callback is called by the flusher alone, which
-//!    holds no lock then: a slow one delays nothing but what the flusher does.
+//! 3. A task may be woken by anyone who syncs. A callback that is listed is called by the flusher,
+//!    or by its owner, who found the outcome settled right after listing it; never by whoever
+//!    syncs, and never under a lock: a slow one delays nothing but what the flusher does.
 //! 4. When the flusher ends it closes the list, and nobody gets in any more: who comes later finds
 //!    the outcome settled.
 
@@ -154,4 +155,75 @@ pub(super) enum Added {
 fn take_reached<T>(waiting: &mut BTreeMap<Ticket, T>, durable: Lsn) -> BTreeMap<Ticket, T> {
     let beyond = waiting.split_off(&(durable + 1, 0));
     std::mem::replace(waiting, beyond)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR: Lsn = Lsn::new(64);
+    const FAR: Lsn = Lsn::new(80);
+
+    fn call() -> Callback {
+        Box::new(|_| ())
+    }
+
+    /// Two callbacks for each of two goals.
+    fn calls() -> Completions {
+        let completions = Completions::new();
+        for goal in [NEAR, FAR, NEAR, FAR] {
+            assert!(completions.add_call(goal, call()).is_ok());
+        }
+        completions
+    }
+
+    #[test]
+    fn callbacks_are_due_from_their_goal_on() {
+        let completions = calls();
+        assert!(!completions.wake_tasks(Lsn::new(63)));
+        assert_eq!(completions.take_calls(Lsn::new(63)).count(), 0);
+        assert!(completions.wake_tasks(NEAR));
+        assert_eq!(completions.take_calls(NEAR).count(), 2);
+        assert!(!completions.wake_tasks(NEAR));
+        assert!(completions.wake_tasks(FAR));
+        assert_eq!(completions.take_calls(FAR).count(), 2);
+        assert!(completions.is_empty());
+    }
+
+    #[test]
+    fn patience_is_lost_with_what_lies_beyond_a_hole() {
+        let completions = calls();
+        assert_eq!(completions.give_up_beyond(FAR).count(), 0);
+        assert_eq!(completions.give_up_beyond(NEAR).count(), 2);
+        assert_eq!(completions.take_calls(NEAR).count(), 2);
+    }
+
+    #[test]
+    fn a_callback_is_taken_once() {
+        let completions = Completions::new();
+        let ticket = completions.add_call(NEAR, call()).ok().expect("it is open");
+        assert!(completions.take_call(ticket).is_some());
+        assert!(completions.take_call(ticket).is_none());
+    }
+
+    #[test]
+    fn a_list_is_empty_without_tasks_and_callbacks() {
+        let completions = Completions::new();
+        assert!(completions.is_empty());
+        let mut tickets = [None, None];
+        for ticket in &mut tickets {
+            assert!(completions.add_task(NEAR, ticket, Waker::noop()) == Some(Added::Now));
+            assert!(completions.add_task(NEAR, ticket, Waker::noop()) == Some(Added::Before));
+        }
+        for ticket in tickets {
+            assert!(!completions.is_empty());
+            completions.remove_task(ticket.expect("it was listed"));
+        }
+        assert!(completions.is_empty());
+        assert!(completions.add_call(NEAR, call()).is_ok());
+        assert!(!completions.is_empty());
+        assert_eq!(completions.close().count(), 1);
+        assert!(completions.add_task(NEAR, &mut None, Waker::noop()).is_none());
+        assert!(completions.add_call(NEAR, call()).is_err());
+    }
 }

@@ -4,7 +4,9 @@
 //!    them. At an interval, it syncs all that is new that often. Without durability, neither.
 //! 2. For tasks and callbacks that wait it leads sync after sync, as long as there are any. Behind
 //!    a hole it looks less and less often.
-//! 3. When the log has gone quiet it writes one checkpoint slot, so that what is durable is proven
+//! 3. Tasks that follow the log, and wait for a claim that was open before they slept, are woken by
+//!    nobody else: it wakes them now and then, until they find what they wait for.
+//! 4. When the log has gone quiet it writes one checkpoint slot, so that what is durable is proven
 //!    without a record, and then sleeps without a timer until something happens.
 
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::sync::{self, Ordering, fence, lock};
 
 /// A log that has not synced for this long is quiet.
 const QUIET: Duration = Duration::from_millis(100);
+/// Tasks that nobody else wakes are woken this often.
+const RESTLESS_NAP: Duration = Duration::from_millis(1);
 /// Shorter intervals would only keep a core busy.
 const INTERVAL_MIN: Duration = Duration::from_micros(100);
 
@@ -26,20 +30,24 @@ impl Durable {
     pub(crate) fn run_flusher(&self) {
         let mut hole_nap = HOLE_NAP;
         loop {
-            if self.completions.is_empty() {
-                hole_nap = HOLE_NAP;
-                self.ring.flusher_bell.wait(self.nap());
-            } else {
+            let is_restless = self.ring.tail_tasks.is_restless();
+            if !self.completions.is_empty() {
                 self.ring.flusher_bell.wait(Some(hole_nap));
                 hole_nap = (hole_nap * 2).min(HOLE_NAP_MAX);
+            } else {
+                hole_nap = HOLE_NAP;
+                let nap = if is_restless { Some(RESTLESS_NAP) } else { self.nap() };
+                self.ring.flusher_bell.wait(nap);
+            }
+            if is_restless {
+                self.ring.tail_tasks.wake_all();
             }
             // Relaxed: the bell hands it over.
             if self.stop.load(Ordering::Relaxed) || self.ring.failure().is_some() {
                 return;
             }
-            let quiet = || sync::now() - *lock(&self.last) >= QUIET;
             let passed = self.pass().and_then(|()| self.lead_for_completions());
-            if passed.is_err() || (quiet() && self.prove_by_slot().is_err()) {
+            if passed.is_err() || (self.is_quiet() && self.prove_by_slot().is_err()) {
                 // The log is poisoned, and everyone has been told.
                 return;
             }
@@ -74,6 +82,11 @@ impl Durable {
         self.slot_is_behind().then_some(QUIET)
     }
 
+    /// Has nothing been synced for a while?
+    fn is_quiet(&self) -> bool {
+        sync::now() - *lock(&self.last) >= QUIET
+    }
+
     fn slot_is_behind(&self) -> bool {
         self.options.durability != Durability::None && self.slots.durable() < self.ring.durable()
     }
@@ -91,7 +104,7 @@ impl Durable {
             }
             Durability::None => {}
         }
-        self.memory.as_ref().map_or(Ok(()), |memory| self.look_behind(memory))
+        self.look_behind()
     }
 
     /// Rule 2.
@@ -106,6 +119,8 @@ impl Durable {
             if !self.flush(FlushGoal::Published)? {
                 break;
             }
+            // There may always be somebody who waits.
+            self.look_behind()?;
         }
         if let Some((lsn, age)) = self.ring.hole()
             && age >= self.options.hole_age_max
@@ -119,12 +134,13 @@ impl Durable {
 
     /// Nobody leads any more for those who come from now on; those who wait learn how it ended.
     pub(crate) fn end_completions(&self) {
+        self.ring.tail_tasks.close();
         for (goal, call) in self.completions.close() {
             run(call, self.last_outcome(goal));
         }
     }
 
-    /// Rule 3, of a log that has gone quiet: one slot says what is durable.
+    /// Rule 4, of a log that has gone quiet: one slot says what is durable.
     pub(crate) fn prove_by_slot(&self) -> Result<(), SyncFailure> {
         if self.slot_is_behind() {
             let durable = self.ring.durable();
@@ -142,4 +158,59 @@ impl Durable {
 /// Calls back. A panic there is its owner's, and its hook has reported it: the log goes on.
 fn run(call: Callback, outcome: Outcome) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call(outcome)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::region::Simulated;
+    use crate::simulation::{self, Stepped, new_image, tiny};
+
+    const INTERVAL: Duration = Duration::from_secs(3);
+
+    /// A new log without threads.
+    fn log(durability: Durability) -> Stepped {
+        let disk = Simulated::new(new_image(tiny(4)));
+        let options = Options::new().durability(durability);
+        simulation::open(&disk, 1, options).expect("a new log opens")
+    }
+
+    #[test]
+    fn the_flusher_sleeps_as_long_as_it_may() {
+        let log = log(Durability::Interval(INTERVAL));
+        for _ in 0..2 {
+            log.append(b"news").expect("there is room");
+            assert_eq!(log.durable.nap(), Some(INTERVAL), "there is something to sync");
+            log.step_flusher(false);
+            assert_eq!(log.durable.nap(), Some(QUIET), "no slot says that it was");
+            log.step_flusher(true);
+            assert_eq!(log.durable.nap(), None);
+            // What has rung so far has been seen to.
+            log.ring.flusher_bell.wait(Some(Duration::ZERO));
+            log.append(b"for whom it wakes up").expect("there is room");
+            assert!(log.ring.flusher_bell.wait(Some(Duration::ZERO)));
+        }
+        log.kill();
+    }
+
+    #[test]
+    fn without_durability_there_is_nothing_to_come_back_for() {
+        let log = log(Durability::None);
+        log.append_durable(b"one waits all the same").expect("the disk takes it");
+        assert_eq!(log.durable.nap(), None);
+        log.kill();
+    }
+
+    #[test]
+    fn a_log_is_quiet_some_time_after_its_last_sync() {
+        let log = log(Durability::OnDemand);
+        let ended =
+            |ago| *lock(&log.durable.last) = sync::now().checked_sub(ago).expect("not 1970");
+        ended(QUIET);
+        assert!(log.durable.is_quiet());
+        *lock(&log.durable.last) += Duration::from_secs(3600);
+        assert!(!log.durable.is_quiet());
+        log.kill();
+    }
 }

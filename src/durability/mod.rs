@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use persistent::Memory;
 
 use crate::error::{SyncFailure, WaitError};
+use crate::events;
 use crate::geometry::PAGE_SIZE;
 use crate::lsn::Lsn;
 use crate::metrics::count;
@@ -103,7 +104,7 @@ impl Durable {
             janitor,
             options,
             syncer,
-            flush: Mutex::new(Flush { footer: None }),
+            flush: sync::tried(Flush { footer: None }),
             memory,
             last: Mutex::new(sync::now()),
             waiters: WaitList::new(),
@@ -172,7 +173,7 @@ impl Durable {
     fn hand_over(&self) {
         self.serve(self.ring.durable(), true);
         // Readers of durable records wait for the same news.
-        self.ring.tail_readers.wake_all();
+        self.ring.wake_tails();
     }
 
     /// Wakes all those whose goal is reached, and one more thread if `successor`.
@@ -309,7 +310,7 @@ impl Durable {
             let (next, footer) = self.sync_segment(flush, durable, target)?;
             self.janitor.durable_advanced();
             self.serve(next, false);
-            flush.footer = footer.map(Draft::write);
+            flush.footer = footer.map(|draft| page_of(&draft.write()));
             durable = next;
         }
         self.after_sync(target, goal);
@@ -351,10 +352,9 @@ impl Durable {
         self.ring.advance_durable(durable, next);
         let end = sync::now();
         *lock(&self.last) = end;
-        let counters = &self.ring.counters;
-        count(&counters.syncs, 1);
-        count(&counters.sync_bytes, bytes);
-        count(&counters.sync_nanos, (end - start).as_nanos() as u64);
+        if self.ring.counters.count_sync(bytes, end - start) {
+            events::slow_sync(bytes, end - start);
+        }
         Ok((next, footer))
     }
 
@@ -407,12 +407,18 @@ impl Durable {
 
     /// Rule 3.
     pub(crate) fn poison(&self, failure: SyncFailure) {
+        events::poisoned(&failure);
         self.ring.freeze(POISONED, Some(failure.clone()));
         self.slots.mark_poisoned(failure);
         self.waiters.wake_all();
         self.ring.janitor_bell.ring();
         self.ring.flusher_bell.ring();
     }
+}
+
+/// The page that `bytes` begin.
+fn page_of(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start..bytes.start + PAGE_SIZE
 }
 
 /// What to sync, with the page of the footer that lies in front of it, mostly.
@@ -423,4 +429,103 @@ fn with_footer(mut ranges: Vec<Range<u64>>, footer: Option<Range<u64>>) -> Vec<R
         (None, _) => {}
     }
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::Simulated;
+    use crate::simulation::{self, Stepped, new_image, tiny};
+
+    /// A new log without threads.
+    fn log(options: Options) -> Stepped {
+        simulation::open(&Simulated::new(new_image(tiny(4))), 1, options).expect("a new log opens")
+    }
+
+    #[test]
+    fn a_sync_wakes_all_whom_it_serves_and_one_more() {
+        let log = log(Options::new());
+        log.append(b"record").expect("there is room");
+        let goal = log.watermarks().reserved.get();
+        let waiters = [goal, goal, goal + 16, goal + 16].map(|goal| {
+            let waiter = log.durable.waiters.register(goal);
+            assert!(!waiter.park_until(sync::now()));
+            waiter
+        });
+        assert!(log.durable.flush(FlushGoal::Published).expect("the disk takes it"));
+        let woken = waiters.map(|waiter| waiter.park_until(sync::now()));
+        assert_eq!(woken, [true, true, true, false]);
+        log.kill();
+    }
+
+    #[test]
+    fn who_follows_leads_if_nobody_does_and_sleeps_if_somebody_does() {
+        let patience = Duration::from_millis(1);
+        let log = log(Options::new().hole_age_max(patience));
+        let durable = &log.durable;
+        log.append_durable(b"served").expect("the disk takes it");
+        let served = log.watermarks().durable;
+        log.append(b"not yet").expect("there is room");
+        let goal = log.watermarks().reserved;
+        assert!(durable.follow(goal, None).is_some());
+        assert!(durable.follow(served, None).is_none());
+        assert!(matches!(durable.watched_outcome(served), Some(Ok(()))));
+        assert!(durable.watched_outcome(goal).is_none());
+        let leads = lock(&durable.flush);
+        let start = sync::now();
+        assert!(durable.follow(goal, None).is_none());
+        assert!(start.elapsed() >= patience);
+        drop(leads);
+        log.kill();
+    }
+
+    #[test]
+    fn syncs_are_counted_with_their_pages() {
+        let log = log(Options::new());
+        for syncs in 1..4 {
+            log.append_durable(&[1; 100]).expect("the disk takes it");
+            let metrics = log.metrics();
+            let counted = (metrics.syncs, metrics.tail_page_syncs, metrics.sync_bytes);
+            assert_eq!(counted, (syncs, syncs, syncs * PAGE_SIZE));
+        }
+        log.step_janitor();
+        log.append(&[2; 4000]).expect("there is room");
+        log.step_flusher(false);
+        let metrics = log.metrics();
+        assert_eq!((metrics.syncs, metrics.tail_page_syncs), (4, 3), "the flusher stays away");
+        log.kill();
+    }
+
+    #[test]
+    fn patience_ends_at_a_hole_in_the_way_and_at_the_deadline() {
+        let far = sync::now() + Duration::from_secs(3600);
+        for (hole_age_max, held_back) in
+            [(Duration::from_secs(3600), false), (Duration::ZERO, true)]
+        {
+            let log = log(Options::new().hole_age_max(hole_age_max));
+            log.append(b"before").expect("there is room");
+            // Not published yet.
+            let goal = log.ring.reserved();
+            let hole = log.reserve(10).expect("there is room");
+            log.append(b"behind").expect("there is room");
+            let ended = log.durable.check_patience(goal, Some(sync::now()));
+            assert!(matches!(ended, Err(WaitError::Timeout { lsn, .. }) if lsn == goal));
+            let behind = log.watermarks().reserved;
+            assert!(log.durable.check_patience(behind, Some(far)).is_ok());
+            let ended = log.durable.check_patience(behind, Some(sync::now()));
+            assert!(matches!(ended, Err(WaitError::HeldBack { lsn, .. }) if lsn == hole.lsn()));
+            assert_eq!(log.durable.check_patience(behind, None).is_err(), held_back);
+            hole.commit();
+            log.kill();
+        }
+    }
+
+    #[test]
+    fn a_footer_is_synced_with_what_follows_it() {
+        let ranges = || vec![8192..12_288, 20_480..24_576];
+        assert_eq!(with_footer(ranges(), None), ranges());
+        assert_eq!(with_footer(ranges(), Some(4096..8192)), [4096..12_288, 20_480..24_576]);
+        let apart = [40_960..45_056, 8192..12_288, 20_480..24_576];
+        assert_eq!(with_footer(ranges(), Some(40_960..45_056)), apart);
+    }
 }

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use super::{Durable, FlushGoal, HOLE_NAP, HOLE_NAP_MAX};
 use crate::error::{SyncFailure, WaitError};
 use crate::geometry::FIRST_RECORD;
-use crate::layout::footer::FOOTER_LEN;
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::segments::footer;
@@ -158,7 +157,7 @@ impl Durable {
         while self.ring.take_durable_watched() {
             let durable = self.ring.durable();
             self.waiters.wake_all();
-            self.ring.tail_readers.wake_all();
+            self.ring.wake_tails();
             if self.completions.wake_tasks(durable) {
                 self.ring.flusher_bell.ring();
             }
@@ -196,15 +195,17 @@ impl Durable {
             let draft = footer::draft(&self.ring, rear.footed);
             rear.footed += 1;
             if let Some(draft) = draft {
-                let page = draft.write();
-                self.persist(page.start..page.start + FOOTER_LEN as u64)?;
+                self.persist(draft.write())?;
             }
         }
         Ok(())
     }
 
-    /// What the flusher does whenever it wakes, besides flushing.
-    pub(super) fn look_behind(&self, memory: &Memory) -> Result<(), SyncFailure> {
+    /// What the flusher does besides flushing, in this mode alone.
+    pub(super) fn look_behind(&self) -> Result<(), SyncFailure> {
+        let Some(memory) = &self.memory else {
+            return Ok(());
+        };
         self.write_footers(memory)?;
         let durable = self.ring.durable();
         if std::mem::replace(&mut lock(&memory.0).seen, durable) < durable {

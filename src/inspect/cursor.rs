@@ -7,11 +7,14 @@ use super::{read, read_checkpoint};
 use crate::error::ReadError;
 use crate::files::{RingFile, file_error};
 use crate::geometry::{FIRST_RECORD, RECORD_HEADER_LEN};
-use crate::layout::record::{CONTROL_DURABLE, aligned_len};
-use crate::layout::{Checkpoint, RecordKind, SegmentHeaderEvidence, Tag};
+use crate::layout::record::{CONTROL_DURABLE, CONTROL_GAP, aligned_len};
+use crate::layout::stamp::body;
+use crate::layout::{Checkpoint, Entries, Origin, RecordKind, SegmentHeaderEvidence, Stamp, Tag};
 use crate::lsn::Lsn;
+use crate::producer_id::ProducerId;
 use crate::recovery::Head;
 use crate::recovery::window::{EpochRule, Evidence, Window};
+use crate::stream_id::StreamId;
 use crate::sync::Arc;
 
 /// Reads a log's records in order, from outside.
@@ -28,6 +31,8 @@ pub struct Cursor {
     first: bool,
     /// The segment that the cursor is in, and the epoch with which it came there.
     entered: Option<(u32, u64)>,
+    /// As that of a [`Reader`](crate::Reader).
+    copied_below: Lsn,
     /// That segment's header verified, and nothing was forgotten since.
     header_verified: bool,
     /// `window.reads()` when the segment's sequence word was last found unchanged.
@@ -41,8 +46,10 @@ pub struct Cursor {
 pub struct ObservedRecord<'c> {
     lsn: Lsn,
     next_lsn: Lsn,
-    stream: u32,
-    payload: &'c [u8],
+    tag: Tag,
+    epoch: u64,
+    /// With the producer's stamp, if it has one.
+    bytes: &'c [u8],
 }
 
 impl ObservedRecord<'_> {
@@ -58,16 +65,46 @@ impl ObservedRecord<'_> {
         self.next_lsn
     }
 
-    /// The stream that the record belongs to; 0 if to none.
+    /// The epoch that wrote it. An LSN may be used again by a later epoch, after a recovery has cut
+    /// the log; the two together are never used again.
     #[must_use]
-    pub fn stream(&self) -> u32 {
-        self.stream
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Was it appended as a batch, whose [entries](ObservedRecord::entries) are all or none?
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.tag.kind() == Some(RecordKind::Batch)
+    }
+
+    /// The stream that the record belongs to, as [`Record::stream`](crate::Record::stream).
+    #[must_use]
+    pub fn stream(&self) -> Option<StreamId> {
+        self.tag.stream()
+    }
+
+    /// The record's entries, as [`Record::entries`](crate::Record::entries).
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::of(self.tag, self.payload())
+    }
+
+    /// Where it was appended first, as [`Record::moved_from`](crate::Record::moved_from).
+    #[must_use]
+    pub fn moved_from(&self) -> Option<Lsn> {
+        Origin::of(self.tag, self.bytes).map(|origin| origin.first)
+    }
+
+    /// The producer, as [`Record::producer`](crate::Record::producer).
+    #[must_use]
+    pub fn producer(&self) -> Option<(ProducerId, u64)> {
+        Stamp::of(self.tag, self.bytes).map(|stamp| (stamp.producer, stamp.sequence))
     }
 
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.payload
+        body(self.tag, self.bytes)
     }
 }
 
@@ -94,6 +131,7 @@ impl Cursor {
             epoch: 0,
             first: true,
             entered: None,
+            copied_below: Lsn::ZERO,
             header_verified: false,
             checked_reads: 0,
             proven: Lsn::ZERO,
@@ -112,28 +150,67 @@ impl Cursor {
     ///
     /// [`ReadError::Overwritten`] if the writer has recycled the position (go on from `oldest`),
     /// [`ReadError::Cut`] if a recovery cut the log below it, [`ReadError::Damaged`] if what was
-    /// proven durable does not verify.
+    /// proven durable does not verify, [`ReadError::Gap`] where a repair has left one: the cursor
+    /// goes on behind it.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<ObservedRecord<'_>>, ReadError> {
-        let Some(Step { lsn, record_len, tag }) = self.step()? else {
-            return Ok(None);
-        };
-        let next_lsn = self.at;
-        let offset = self.head.geometry.file_offset(lsn) + RECORD_HEADER_LEN as u64;
-        let len = u64::from(record_len) - RECORD_HEADER_LEN as u64;
-        // Not read again: the record was examined as a whole.
-        let payload = self.window.bytes(offset, len, offset + len);
-        let payload = payload.map_err(file_error("read", &self.ring.path))?;
-        Ok(Some(ObservedRecord { lsn, next_lsn, stream: tag.stream(), payload }))
+        self.step()?.map(|step| self.show(step)).transpose()
+    }
+
+    /// The record that was found last.
+    fn show(&mut self, step: Step) -> Result<ObservedRecord<'_>, ReadError> {
+        let (next_lsn, epoch) = (self.at, self.epoch);
+        let Step { lsn, tag, .. } = step;
+        Ok(ObservedRecord { lsn, next_lsn, tag, epoch, bytes: self.payload(&step)? })
+    }
+
+    /// The payload of the record that was found last. It is not read again: the record was examined
+    /// as a whole.
+    fn payload(&mut self, step: &Step) -> Result<&[u8], ReadError> {
+        let offset = self.head.geometry.file_offset(step.lsn) + RECORD_HEADER_LEN as u64;
+        let len = u64::from(step.record_len) - RECORD_HEADER_LEN as u64;
+        let bytes = self.window.bytes(offset, len, offset + len);
+        Ok(bytes.map_err(file_error("read", &self.ring.path))?)
+    }
+
+    /// Is it a copy of what was shown, or lies below what was asked for?
+    fn is_hidden(&mut self, step: &Step) -> Result<bool, ReadError> {
+        if !step.tag.is_moved() {
+            return Ok(false);
+        }
+        let below = self.copied_below;
+        let origin = Origin::of(step.tag, self.payload(step)?);
+        Ok(origin.is_some_and(|origin| origin.previous >= below))
+    }
+
+    /// Shows copies of [moved](crate::Stream::move_forward) records that lay below `position`.
+    pub(super) fn with_copies_below(self, position: Lsn) -> Cursor {
+        Cursor { copied_below: position, ..self }
+    }
+
+    /// As [`next`](Cursor::next), for those who only count: gaps are passed over.
+    pub(super) fn next_behind_gaps(&mut self) -> Result<Option<ObservedRecord<'_>>, ReadError> {
+        loop {
+            match self.step() {
+                Err(ReadError::Gap { .. }) => {}
+                found => return found?.map(|step| self.show(step)).transpose(),
+            }
+        }
     }
 
     /// Goes on to the next caller's record.
     fn step(&mut self) -> Result<Option<Step>, ReadError> {
         loop {
             let Some(step) = self.pass_record()? else { return Ok(None) };
-            if step.tag.kind() == Some(RecordKind::Data) {
+            if step.tag.is_callers() {
                 self.shown = self.at;
+                if self.is_hidden(&step)? {
+                    continue;
+                }
                 return Ok(Some(step));
+            }
+            if step.tag.is_control(CONTROL_GAP) {
+                return Err(ReadError::Gap { lsn: step.lsn, next: self.at });
             }
         }
     }
@@ -166,7 +243,7 @@ impl Cursor {
             let (sequence, offset) = self.head.geometry.split(at);
             self.at = self.head.geometry.lsn(sequence, offset + aligned_len(record_len));
             if tag.is_control(CONTROL_DURABLE) {
-                let distance = u64::from(tag.stream()) * 16;
+                let distance = u64::from(tag.number()) * 16;
                 self.proven = self.proven.max(Lsn::new(at.get().saturating_sub(distance)));
             }
             return Ok(Some(Step { lsn: at, record_len, tag }));
@@ -236,7 +313,7 @@ impl Cursor {
         if began {
             return self.enter_epoch(at).map(|()| true);
         }
-        if at >= self.proven.max(checkpoint.durable) {
+        if at >= self.proven.max(checkpoint.durable) && !self.is_footed(at)? {
             return Ok(false);
         }
         // It may have been committed, and made durable, after we looked. It is of an epoch that has
@@ -251,6 +328,22 @@ impl Cursor {
             file_offset: geometry.file_offset(at),
             reason: "it was durable, and its checksum does not match its bytes",
         })
+    }
+
+    /// Does the footer of its segment say that `at` was durable?
+    fn is_footed(&self, at: Lsn) -> Result<bool, ReadError> {
+        let geometry = self.head.geometry;
+        let sequence = geometry.sequence(at);
+        let end = geometry.normalize(geometry.lsn(sequence, geometry.record_end()));
+        let footer = self.window.any_footer(sequence);
+        let footer = footer.map_err(file_error("read", &self.ring.path))?;
+        let rule = EpochRule {
+            epoch: self.epoch,
+            first: self.first,
+            newest: self.checkpoint.epoch,
+            newest_start: self.checkpoint.epoch_start,
+        };
+        Ok(footer.is_some_and(|footer| rule.allows_footer(&footer, end)))
     }
 
     /// A new epoch has begun. If it cut away records that were shown, its owner must know; if only

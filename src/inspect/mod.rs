@@ -5,30 +5,41 @@
 //! again afterwards: what the writer recycles meanwhile is reported as overwritten, and a torn
 //! record is never shown.
 
+mod anatomy;
 mod cursor;
+mod live;
+mod segment;
+mod streams;
+pub(crate) mod walk;
 
 use std::fmt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use crate::consumer::store::{self, Directory, Loaded};
 use crate::error::{OpenError, ReadError};
 use crate::files::{self, RingFile, file_error};
 use crate::geometry::{FIRST_RECORD, Geometry};
 use crate::layout::{Checkpoint, FORMAT_VERSION, SegmentHeader, SegmentHeaderEvidence, Superblock};
-use crate::lsn::Lsn;
+use crate::lsn::{EpochLsn, Lsn};
 use crate::options::Persistence;
-use crate::reader::Position;
+use crate::reader::{Position, since};
 use crate::recovery::{self, Head, ReadAt, RecoveryReport};
 use crate::region;
 
+pub use anatomy::{Field, RecordImage};
 pub use cursor::{Cursor, ObservedRecord};
+pub use live::{Live, LiveView, OpenClaim};
+pub use segment::{Piece, PieceKind, SegmentDetail, SegmentFooter};
+pub use streams::StreamSummary;
 
 /// A read-only look at a log that another process may be writing.
 #[derive(Debug)]
 pub struct Observer {
-    dir: PathBuf,
-    ring: RingFile,
-    head: Head,
+    pub(crate) dir: PathBuf,
+    pub(crate) ring: RingFile,
+    pub(crate) head: Head,
 }
 
 /// What a segment's place in the ring holds.
@@ -122,8 +133,20 @@ pub struct Stat {
     pub last_recovery: RecoveryReport,
 }
 
-/// How often `stat` counts again what a writer has overwritten meanwhile.
-const COUNTS_MAX: usize = 100;
+/// A consumer as seen from outside: what is written of it. Its process may know of more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ObservedConsumer {
+    /// Its name.
+    pub name: String,
+    /// Everything below has been processed.
+    pub position: EpochLsn,
+    /// The epoch that cut the log below that position, and where it began.
+    pub cut: Option<EpochLsn>,
+}
+
+/// How often a walk over what is retained begins again when a writer has overwritten it meanwhile.
+const WALKS_MAX: usize = 100;
 
 /// What a walk over the retained records found.
 struct Count {
@@ -153,24 +176,19 @@ impl Observer {
         self.head.geometry
     }
 
+    /// The log's random identity, drawn when it was created.
+    #[must_use]
+    pub fn log_id(&self) -> [u8; 16] {
+        self.head.log_id
+    }
+
     /// The log's state at this moment. It walks what is retained.
     ///
     /// # Errors
     ///
     /// The system refuses to read, or the writer overtook the walk again and again.
     pub fn stat(&mut self) -> Result<Stat, ReadError> {
-        let mut walk = self.count();
-        for _ in 0..COUNTS_MAX {
-            match walk {
-                // The writer was ahead of us, or opened the log meanwhile: count again.
-                Err(
-                    ReadError::Overwritten { .. }
-                    | ReadError::Trimmed { .. }
-                    | ReadError::Cut { .. },
-                ) => walk = self.count(),
-                _ => break,
-            }
-        }
+        let walk = read_again(|| self.count());
         let Count { start, committed, proven, records, payload_bytes } = walk?;
         let checkpoint = read_checkpoint(&self.ring, &self.head)?;
         let durable = proven.max(checkpoint.durable);
@@ -200,12 +218,48 @@ impl Observer {
         })
     }
 
+    /// The log's consumers, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Consumers`] if neither copy of their positions verifies; the system refuses to
+    /// read.
+    pub fn consumers(&self) -> Result<Vec<ObservedConsumer>, ReadError> {
+        let loaded = self.load_consumers()?;
+        let checkpoint = read_checkpoint(&self.ring, &self.head)?;
+        let began = EpochLsn { epoch: checkpoint.epoch, lsn: checkpoint.epoch_start };
+        let stored = loaded.table.into_iter().flat_map(|table| table.consumers);
+        let observed = stored.map(|consumer| {
+            let position = consumer.position;
+            // The newest epoch may have begun after the table was written.
+            let is_beyond = position.epoch < began.epoch && position.lsn > began.lsn;
+            let cut = consumer.cut.or_else(|| is_beyond.then_some(began));
+            ObservedConsumer { name: consumer.name, position, cut }
+        });
+        Ok(observed.collect())
+    }
+
+    pub(crate) fn load_consumers(&self) -> Result<Loaded, OpenError> {
+        let medium = Directory::open(&self.dir)?;
+        let load = || store::load(&medium, &self.head.log_id, &self.head.geometry);
+        let mut loaded = load();
+        // The writer may be at work on one copy when we read it, and on the other when we read
+        // that.
+        for _ in 0..100 {
+            match loaded {
+                Err(OpenError::Consumers { .. }) => loaded = load(),
+                _ => break,
+            }
+        }
+        loaded
+    }
+
     /// Walks what is retained.
     fn count(&self) -> Result<Count, ReadError> {
         let mut cursor = self.cursor(Position::Oldest)?;
         let start = cursor.position();
         let (mut records, mut payload_bytes) = (0, 0);
-        while let Some(record) = cursor.next()? {
+        while let Some(record) = cursor.next_behind_gaps()? {
             records += 1;
             payload_bytes += record.payload().len() as u64;
         }
@@ -237,12 +291,40 @@ impl Observer {
             Position::Oldest | Position::Newest => oldest,
         };
         let mut cursor = Cursor::new(ring, self.head, checkpoint, at);
+        if self.head.geometry.normalize(at) == oldest && from != Position::Newest {
+            cursor = cursor.with_copies_below(oldest);
+        }
         if from == Position::Newest {
-            while cursor.next()?.is_some() {}
+            while cursor.next_behind_gaps()?.is_some() {}
         } else if let Position::At(lsn) = from {
             cursor.check_start(lsn)?;
         }
         Ok(cursor)
+    }
+
+    /// As [`Wal::since`](crate::Wal::since): where to start reading so that no record is missed
+    /// that was appended at or after `time`. The oldest record, if the writer gets in the way.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to read.
+    pub fn since(&self, time: SystemTime) -> Result<Position, ReadError> {
+        let unix = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let geometry = self.head.geometry;
+        let trimmed = geometry.normalize(read_checkpoint(&self.ring, &self.head)?.trimmed);
+        let first = geometry.sequence(trimmed);
+        let retained = first..=first.saturating_add(geometry.segments() - 1);
+        let mut bytes = [0; FIRST_RECORD as usize];
+        since::start(&geometry, retained, unix.as_millis() as u64, |sequence| {
+            read(&self.ring, geometry.segment_offset(sequence), &mut bytes)?;
+            let base = geometry.lsn(sequence, 0);
+            Ok(match SegmentHeader::verify(&bytes, &self.head.log_id, sequence, base) {
+                SegmentHeaderEvidence::Expected(header) => header.prepared_unix_ms,
+                // The end of what is prepared; or recycled meanwhile, and then what is retained
+                // lies further up: too young either way.
+                _ => u64::MAX,
+            })
+        })
     }
 
     fn segment_map(&self, trimmed: Lsn, committed: Lsn) -> Result<Vec<SegmentStat>, ReadError> {
@@ -279,13 +361,28 @@ impl Observer {
     }
 }
 
-fn read(ring: &RingFile, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+/// Walks what is retained, and again if the writer was ahead of the walk or opened the log
+/// meanwhile.
+fn read_again<T>(walk: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    let mut walked = walk();
+    for _ in 0..WALKS_MAX {
+        match walked {
+            Err(
+                ReadError::Overwritten { .. } | ReadError::Trimmed { .. } | ReadError::Cut { .. },
+            ) => walked = walk(),
+            _ => break,
+        }
+    }
+    walked
+}
+
+pub(crate) fn read(ring: &RingFile, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
     let result = ring.file.read_exact_at(bytes, offset);
     Ok(result.map_err(file_error("read", &ring.path))?)
 }
 
 /// The newest checkpoint. A slot that is being written may not verify; the other one does.
-fn read_checkpoint(ring: &RingFile, head: &Head) -> Result<Checkpoint, ReadError> {
+pub(crate) fn read_checkpoint(ring: &RingFile, head: &Head) -> Result<Checkpoint, ReadError> {
     let superblock =
         Superblock { log_id: head.log_id, geometry: head.geometry, created_unix_ms: 0 };
     let read: ReadAt<'_> = Box::new(|offset, bytes| ring.file.read_exact_at(bytes, offset));

@@ -155,6 +155,12 @@ impl Checkpoint {
         page
     }
 
+    /// The log id of a slot whose checksum is right, for whoever has lost the superblock.
+    pub(crate) fn log_id_of(page: &[u8]) -> Option<LogId> {
+        let (raw, _) = RawCheckpoint::read_from_prefix(page).ok()?;
+        Checkpoint::verify(page, &raw.log_id).map(|_| raw.log_id)
+    }
+
     /// Believes a slot's page only if checksum and log id match. Positions are judged by recovery,
     /// which knows the geometry.
     pub(crate) fn verify(page: &[u8], log_id: &LogId) -> Option<Checkpoint> {

@@ -5,21 +5,23 @@
 //! 2. It sums up the segment's commit words, each of which holds a record's length and checksum.
 //!    Records that verify one by one, and are not those that were there, do not agree with it.
 //! 3. It may be missing: it is synced together with what follows, and a crash comes when it likes.
+//! 4. Behind it, in the same page, lies the list of the segment's [`producers`](super::producers).
 
 use static_assertions::const_assert_eq;
 use std::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::producers::ProducersDigest;
 use super::record::WordState;
-use super::{CommitWord, Identity, LogId, RecordKind, Tag};
+use super::{CommitWord, Identity, LogId, Tag};
 use crate::checksum::{WordsCrc32, crc32};
 use crate::geometry::RECORD_HEADER_LEN;
 use crate::lsn::Lsn;
 
 const MAGIC: [u8; 8] = *b"KAELIXFT";
 
-/// Size of a footer; the rest of its page is zero.
+/// Size of a footer; the rest of its page is the list of producers, and then zero.
 pub(crate) const FOOTER_LEN: usize = size_of::<RawFooter>();
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -33,7 +35,9 @@ pub(crate) struct RawFooter {
     last: U64,
     records: U64,
     payload_bytes: U64,
-    reserved: [u8; 48],
+    producers: U32,
+    producers_crc: U32,
+    reserved: [u8; 40],
     roll_up: U32,
     crc: U32,
 }
@@ -46,7 +50,9 @@ const_assert_eq!(offset_of!(RawFooter, first), 40);
 const_assert_eq!(offset_of!(RawFooter, last), 48);
 const_assert_eq!(offset_of!(RawFooter, records), 56);
 const_assert_eq!(offset_of!(RawFooter, payload_bytes), 64);
-const_assert_eq!(offset_of!(RawFooter, reserved), 72);
+const_assert_eq!(offset_of!(RawFooter, producers), 72);
+const_assert_eq!(offset_of!(RawFooter, producers_crc), 76);
+const_assert_eq!(offset_of!(RawFooter, reserved), 80);
 const_assert_eq!(offset_of!(RawFooter, roll_up), 120);
 const_assert_eq!(offset_of!(RawFooter, crc), 124);
 
@@ -69,9 +75,12 @@ pub(crate) struct Footer {
     /// The epoch that wrote it.
     pub(crate) epoch: u64,
     pub(crate) contents: Contents,
+    /// What it says of the list behind it, which is not verified yet.
+    pub(crate) producers: ProducersDigest,
 }
 
 /// Adds up a segment's records, from the first to the last.
+#[derive(Clone)]
 pub(crate) struct Tally {
     contents: Contents,
     roll_up: WordsCrc32,
@@ -86,9 +95,7 @@ impl Tally {
     #[inline]
     pub(crate) fn add(&mut self, lsn: Lsn, word: CommitWord, tag: Tag) {
         self.roll_up.add(word.bits());
-        if let (Some(RecordKind::Data), WordState::Committed(len)) =
-            (tag.kind(), word.state(u32::MAX))
-        {
+        if let (true, WordState::Committed(len)) = (tag.is_callers(), word.state(u32::MAX)) {
             let contents = &mut self.contents;
             if contents.records == 0 {
                 contents.first = lsn;
@@ -99,6 +106,11 @@ impl Tally {
         }
     }
 
+    /// Callers' records so far, and their payload in bytes.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.contents.records, self.contents.payload_bytes)
+    }
+
     pub(crate) fn finish(self) -> Contents {
         Contents { roll_up: self.roll_up.finish(), ..self.contents }
     }
@@ -106,7 +118,12 @@ impl Tally {
 
 impl Footer {
     /// The bytes to write at the start of the footer page of the segment at `base`.
-    pub(crate) fn encode(contents: &Contents, identity: &Identity, base: Lsn) -> [u8; FOOTER_LEN] {
+    pub(crate) fn encode(
+        contents: &Contents,
+        producers: ProducersDigest,
+        identity: &Identity,
+        base: Lsn,
+    ) -> [u8; FOOTER_LEN] {
         let mut raw = RawFooter {
             magic: MAGIC,
             base: U64::new(base.get()),
@@ -116,7 +133,9 @@ impl Footer {
             last: U64::new(contents.last.get()),
             records: U64::new(contents.records),
             payload_bytes: U64::new(contents.payload_bytes),
-            reserved: [0; 48],
+            producers: U32::new(producers.count),
+            producers_crc: U32::new(producers.crc),
+            reserved: [0; 40],
             roll_up: U32::new(contents.roll_up),
             crc: U32::ZERO,
         };
@@ -138,6 +157,7 @@ impl Footer {
                 payload_bytes: raw.payload_bytes.get(),
                 roll_up: raw.roll_up.get(),
             },
+            producers: ProducersDigest { count: raw.producers.get(), crc: raw.producers_crc.get() },
         })
     }
 }
@@ -152,6 +172,8 @@ pub(super) const FIELDS: &[(&str, usize, usize)] = fields!(RawFooter {
     last,
     records,
     payload_bytes,
+    producers,
+    producers_crc,
     reserved,
     roll_up,
     crc
@@ -160,6 +182,7 @@ pub(super) const FIELDS: &[(&str, usize, usize)] = fields!(RawFooter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::RecordKind;
 
     const IDENTITY: Identity = Identity { log_id: [5; 16], epoch: 3 };
 
@@ -184,9 +207,10 @@ mod tests {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.bits().to_le_bytes()).collect();
         assert_eq!(contents.roll_up, crc32(&bytes));
 
-        let bytes = Footer::encode(&contents, &IDENTITY, base);
+        let producers = ProducersDigest { count: 4, crc: 99 };
+        let bytes = Footer::encode(&contents, producers, &IDENTITY, base);
         let verify = |bytes: &[u8]| Footer::verify(bytes, &IDENTITY.log_id, base);
-        assert_eq!(verify(&bytes), Some(Footer { epoch: 3, contents }));
+        assert_eq!(verify(&bytes), Some(Footer { epoch: 3, contents, producers }));
         assert_eq!(verify(&bytes[..127]), None);
         assert_eq!(verify(&[0; 128]), None);
         assert_eq!(Footer::verify(&bytes, &[6; 16], base), None);

@@ -3,13 +3,16 @@
 //! The `Raw*` structures and their fields are private to their files, so the lists of fields come
 //! from a `pub(super) const FIELDS` beside each structure (see `fields!`).
 
-use super::record::{CONTROL_DURABLE, CONTROL_EPOCH, RecordKind, record_crc};
+use super::record::{CONTROL_DURABLE, CONTROL_EPOCH, CONTROL_GAP, RecordKind, record_crc};
 use super::{CHECKPOINT_SLOT_OFFSETS, CommitWord, FORMAT_VERSION, SegmentHeader, Superblock, Tag};
-use super::{checkpoint, footer, segment, superblock};
+use super::{ConsumerTable, StoredConsumer};
+use super::{
+    catalog, checkpoint, consumers, footer, origin, parity, producers, segment, stamp, superblock,
+};
 use crate::checksum::Seed;
 use crate::geometry::RECORD_HEADER_LEN;
 use crate::geometry::{DATA_OFFSET, FIRST_RECORD, Geometry, PAGE_SIZE, RECORD_ALIGN};
-use crate::lsn::Lsn;
+use crate::lsn::{EpochLsn, Lsn};
 
 const DOC: &str = include_str!("../../docs/format.md");
 
@@ -65,7 +68,17 @@ fn every_structure_is_where_the_page_says() {
     compare("### Recovery summary", checkpoint::RECOVERY_FIELDS, 80);
     compare("## Segment header", segment::FIELDS, FIRST_RECORD as usize);
     compare("## Footer", footer::FIELDS, footer::FOOTER_LEN);
+    compare("## Consumer table", consumers::FIELDS, 64);
+    compare("### Epoch start", consumers::START_FIELDS, 16);
+    compare("### Consumer", consumers::CONSUMER_FIELDS, 40);
+    compare("### Producers of a segment", producers::FIELDS, 24);
+    compare("### Parity table", parity::FIELDS, 64);
+    compare("### Stamp", stamp::FIELDS, stamp::STAMP_LEN);
+    compare("### Origin", origin::FIELDS, origin::ORIGIN_LEN);
     assert_eq!(CHECKPOINT_SLOT_OFFSETS, [4096, 8192]);
+    compare("### Catalog header", catalog::HEADER_FIELDS, catalog::HEADER_LEN);
+    compare("### Catalog entry", catalog::ENTRY_FIELDS, catalog::ENTRY_HEADER_LEN);
+    compare("### Catalog position", catalog::POSITION_FIELDS, 16);
 }
 
 /// The record header is two words, not a structure: each field is set alone and must change
@@ -122,7 +135,19 @@ fn constants_are_those_of_the_page() {
         .collect();
     let (data, pad) = (RecordKind::Data as u8, RecordKind::Pad as u8);
     let control = RecordKind::Control as u8;
-    assert_eq!(kinds, [(data, 0), (pad, 0), (control, CONTROL_EPOCH), (control, CONTROL_DURABLE)]);
+    let batch = RecordKind::Batch as u8;
+    let known = [
+        (data, 0),
+        (data, stamp::STAMPED),
+        (data, origin::MOVED),
+        (pad, 0),
+        (batch, 0),
+        (batch, stamp::STAMPED),
+        (control, CONTROL_EPOCH),
+        (control, CONTROL_DURABLE),
+        (control, CONTROL_GAP),
+    ];
+    assert_eq!(kinds, known);
 }
 
 /// The worked example is what this build writes: a change of the format that leaves the page
@@ -156,4 +181,54 @@ fn the_worked_example_is_what_we_write() {
     want.extend(CommitWord::claimed(40).bits().to_le_bytes());
     want.extend([0; 8]);
     assert_eq!(want, hex("records"));
+}
+
+/// The catalog's worked example, which was not made by this code, is frozen, too.
+#[test]
+fn the_catalog_of_the_worked_example_is_what_we_write() {
+    let log_id: [u8; 16] = std::array::from_fn(|at| at as u8);
+    let mut file = catalog::encode_header(&log_id, 0).to_vec();
+    let mut addition = catalog::Addition::new(&log_id, file.len());
+    addition.created(1, 0, "orders");
+    addition.created(2, 1, "prix-en-\u{20AC}");
+    file.extend_from_slice(addition.bytes());
+    let mut addition = catalog::Addition::new(&log_id, file.len());
+    addition.position(2, 3, Lsn::new(4096));
+    file.extend_from_slice(addition.bytes());
+    assert_eq!(file, hex("catalog"));
+}
+
+#[test]
+fn the_consumer_table_is_what_we_write() {
+    let log_id: [u8; 16] = std::array::from_fn(|at| at as u8);
+    let at = |epoch, lsn| EpochLsn { epoch, lsn: Lsn::new(lsn) };
+    let consumer =
+        |name: &str, position, cut| StoredConsumer { name: name.to_owned(), position, cut };
+    let table = ConsumerTable {
+        generation: 5,
+        epoch: 2,
+        durable: Lsn::new(1024),
+        starts: vec![at(1, 64), at(2, 512)],
+        consumers: vec![
+            consumer("billing", at(2, 768), None),
+            consumer("search", at(1, 640), Some(at(2, 512))),
+        ],
+    };
+    let want = hex("consumers");
+    let bytes = table.encode(&log_id);
+    assert_eq!(bytes[..want.len()], want);
+    assert_eq!(bytes[12..16], (want.len() as u32).to_le_bytes());
+    assert!(bytes.len() == 4096 && bytes[want.len()..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn the_parity_table_is_what_we_write() {
+    let log_id: [u8; 16] = std::array::from_fn(|at| at as u8);
+    let table =
+        parity::ParityTable { epoch: 1, roll_up: 0x1234_5678, pages: vec![1, 2], groups: vec![3] };
+    let want = hex("parity");
+    let bytes = table.encode(&log_id, Lsn::new(5 * 12_288));
+    assert_eq!(bytes[..want.len()], want);
+    assert_eq!(bytes[12..16], (want.len() as u32).to_le_bytes());
+    assert!(bytes.len() == 4096 && bytes[want.len()..].iter().all(|byte| *byte == 0));
 }

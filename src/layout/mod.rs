@@ -18,22 +18,36 @@ macro_rules! fields {
 }
 
 #[cfg(test)]
+pub(crate) use fields;
+
+#[cfg(test)]
 pub(crate) const fn field_size<S, F>(_: fn(&S) -> &F) -> usize {
     size_of::<F>()
 }
 
+pub(crate) mod batch;
+pub(crate) mod catalog;
 pub(crate) mod checkpoint;
+pub(crate) mod consumers;
 pub(crate) mod footer;
 #[cfg(test)]
 mod format_doc;
+pub(crate) mod origin;
+pub(crate) mod parity;
+pub(crate) mod producers;
 pub(crate) mod record;
 pub(crate) mod segment;
+pub(crate) mod stamp;
 pub(crate) mod superblock;
 
+pub use batch::{Entries, Entry};
 pub(crate) use checkpoint::{CHECKPOINT_SLOT_OFFSETS, Checkpoint, RecoverySummary};
+pub(crate) use consumers::{ConsumerTable, StoredConsumer};
 pub(crate) use footer::Footer;
+pub(crate) use origin::Origin;
 pub(crate) use record::{CommitWord, RecordKind, Tag};
 pub(crate) use segment::{SegmentHeader, SegmentHeaderEvidence};
+pub(crate) use stamp::Stamp;
 pub(crate) use superblock::Superblock;
 
 /// A log's random identity.

@@ -14,9 +14,12 @@
 //!    0 whatever the checksum is.
 //! 3. The record takes its length rounded up to 16.
 
+use super::origin::{MOVED, ORIGIN_LEN};
+use super::stamp::{STAMP_LEN, STAMPED};
 use crate::checksum::Seed;
 use crate::geometry::{RECORD_ALIGN, RECORD_HEADER_LEN};
 use crate::lsn::Lsn;
+use crate::stream_id::StreamId;
 
 const CLAIMED: u64 = 1 << 31;
 
@@ -72,6 +75,16 @@ impl CommitWord {
         (self.0 >> 32) as u32
     }
 
+    /// As [`state`](CommitWord::state), for those who look for committed records alone: the
+    /// length of one.
+    #[inline]
+    pub(crate) const fn committed_len(self, len_max: u32) -> Option<u32> {
+        // A claim's bit makes the length larger than any.
+        let len = self.0 as u32;
+        let least = RECORD_HEADER_LEN as u32;
+        if len.wrapping_sub(least) <= len_max.wrapping_sub(least) { Some(len) } else { None }
+    }
+
     /// What the word says, if a record may take `len_max` bytes here.
     #[inline]
     pub(crate) const fn state(self, len_max: u32) -> WordState {
@@ -99,6 +112,8 @@ pub(crate) enum RecordKind {
     /// Filler: an abandoned reservation, or the rest of a segment. Its payload means nothing, and
     /// the checksum leaves it out.
     Pad = 2,
+    /// Several entries of a caller's, all or none.
+    Batch = 3,
     /// The log's own.
     Control = 5,
 }
@@ -108,6 +123,9 @@ pub(crate) const CONTROL_EPOCH: u8 = 1;
 /// A control record without payload that a sync leaves: its stream id is the distance back to the
 /// position proven durable, in units of 16 bytes.
 pub(crate) const CONTROL_DURABLE: u8 = 2;
+
+/// A control record that a salvage has put where records were damaged; its payload is zeros.
+pub(crate) const CONTROL_GAP: u8 = 3;
 
 /// The second word of a record: stream id, kind, flags, and the epoch's low 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +148,12 @@ impl Tag {
         self.0
     }
 
-    pub(crate) const fn stream(self) -> u32 {
+    pub(crate) const fn stream(self) -> Option<StreamId> {
+        StreamId::new(self.0 as u32)
+    }
+
+    /// What stands in the stream's place in a record that has none.
+    pub(crate) const fn number(self) -> u32 {
         self.0 as u32
     }
 
@@ -139,9 +162,49 @@ impl Tag {
         match (self.0 >> 32) as u8 {
             1 => Some(RecordKind::Data),
             2 => Some(RecordKind::Pad),
+            3 => Some(RecordKind::Batch),
             5 => Some(RecordKind::Control),
             _ => None,
         }
+    }
+
+    /// Can a record of `record_len` bytes (header included) have this tag? Flags that this build
+    /// does not know may change what a payload means, so such a record does not verify, as one of
+    /// an unknown kind does not. Control records are the exception: one with other flags is passed
+    /// over.
+    #[inline]
+    pub(crate) const fn is_possible(self, record_len: u32) -> bool {
+        match self.kind() {
+            Some(kind @ (RecordKind::Data | RecordKind::Batch)) => match self.flags() {
+                0 => true,
+                MOVED if matches!(kind, RecordKind::Data) => {
+                    record_len as usize >= RECORD_HEADER_LEN + ORIGIN_LEN
+                }
+                STAMPED => record_len as usize >= RECORD_HEADER_LEN + STAMP_LEN,
+                _ => false,
+            },
+            Some(RecordKind::Pad) => self.flags() == 0,
+            Some(RecordKind::Control) => true,
+            None => false,
+        }
+    }
+
+    /// Does the payload begin with an origin?
+    #[inline]
+    pub(crate) const fn is_moved(self) -> bool {
+        self.is_callers() && self.flags() & MOVED != 0
+    }
+
+    /// Does the payload begin with a producer's stamp?
+    #[inline]
+    pub(crate) const fn is_stamped(self) -> bool {
+        self.is_callers() && self.flags() & STAMPED != 0
+    }
+
+    /// Is the record a caller's?
+    #[inline]
+    pub(crate) const fn is_callers(self) -> bool {
+        matches!(self.kind(), Some(RecordKind::Data | RecordKind::Batch))
     }
 
     pub(crate) const fn flags(self) -> u8 {
@@ -158,6 +221,7 @@ impl Tag {
 }
 
 /// The checksum of a whole record at `lsn` (a pad's payload does not count).
+#[inline]
 pub(crate) fn record_crc(seed: Seed, tag: Tag, record_len: u32, payload: &[u8], lsn: Lsn) -> u32 {
     let mut checksum = seed.start(tag.bits(), record_len);
     if tag.kind() != Some(RecordKind::Pad) {
@@ -180,6 +244,16 @@ mod tests {
             assert_eq!(word.state(len - 1), WordState::Impossible);
         }
         assert_eq!(CommitWord::from_bits(0).state(64), WordState::Zero);
+        for (bits, len_max) in (0..100).flat_map(|bits| (16..100).map(move |max| (bits, max))) {
+            for word in [bits, bits | CLAIMED, bits | 1 << 32] {
+                let word = CommitWord::from_bits(word);
+                let len = match word.state(len_max) {
+                    WordState::Committed(len) => Some(len),
+                    _ => None,
+                };
+                assert_eq!(word.committed_len(len_max), len, "{word:?} in {len_max}");
+            }
+        }
         assert_eq!(CommitWord::from_bits(15).state(64), WordState::Impossible);
         assert_eq!(CommitWord::from_bits(1 << 32).state(64), WordState::Impossible);
         let claimed_with_crc = CommitWord::from_bits(CLAIMED | 32 | 1 << 40);
@@ -189,10 +263,25 @@ mod tests {
     #[test]
     fn a_tag_says_what_was_put_in() {
         let tag = Tag::new(u32::MAX, RecordKind::Control, CONTROL_DURABLE, 0x1_2345);
-        assert_eq!(tag.stream(), u32::MAX);
+        assert_eq!(tag.number(), u32::MAX);
         assert!(tag.is_control(CONTROL_DURABLE));
         assert!(!tag.is_control(CONTROL_EPOCH));
         assert_eq!(tag.epoch_low(), 0x2345);
         assert_eq!(Tag::from_bits(0).kind(), None);
+    }
+
+    #[test]
+    fn a_tag_is_possible_if_kind_flags_and_length_are_known() {
+        use RecordKind::{Batch, Control, Data, Pad};
+        let possible = |kind, flags, len| Tag::new(9, kind, flags, 3).is_possible(len);
+        for flags in 0..=u8::MAX {
+            for (kind, most) in [(Data, 2), (Batch, 1)] {
+                assert_eq!(possible(kind, flags, 31), flags == 0, "{kind:?} {flags}");
+                assert_eq!(possible(kind, flags, 32), flags <= most, "{kind:?} {flags}");
+            }
+            assert_eq!(possible(Pad, flags, 64), flags == 0, "{flags}");
+            assert!(possible(Control, flags, 16));
+        }
+        assert!(!Tag::from_bits(4 << 32).is_possible(64), "an unknown kind");
     }
 }

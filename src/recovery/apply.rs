@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use super::cached::{self, Cached};
 use super::report::{RecoveryOutcome, RecoveryReport};
 use super::scan::{Hole, Plan};
 use super::{Head, Recovered, Refusal};
@@ -25,35 +26,47 @@ const EPOCH_RECORD_LEN: u32 = 32;
 /// A segment holds fewer epochs than their low 16 bits can tell apart.
 const EPOCHS_IN_A_SEGMENT_MAX: u64 = 0xFFFF;
 
+/// What lies beyond the cut is read so many bytes at a time: it stays in the second-level cache.
+const SCRUB_PIECE: u64 = 256 << 10;
+
 /// Writes what the plan says and starts the new epoch.
 pub(crate) fn apply(
     region: &Region,
     head: &Head,
     boot: Boot,
     plan: &Plan,
+    cached: &Cached,
     start: Instant,
 ) -> Result<(Recovered, SlotWriter), Refusal> {
     let syncer = || region.backing().syncer().map_err(|error| Refusal::System("open", error));
-    let epoch = plan.epoch_max.checked_add(1).ok_or(Refusal::Exhausted)?;
+    let epoch = head.epoch_after(plan.epoch_max)?;
     let slots = SlotWriter::new(region.clone(), head.log_id, syncer()?, head.checkpoint, head.slot);
     // The kernel has told us, and will not tell the next one who opens the log.
     let fail = |failure: SyncFailure| {
         slots.mark_poisoned(failure.clone());
         Refusal::Sync(failure)
     };
-    // Step 0: the slot that we have read is on the medium. Step 2 may use what it has released, and
+    // Step 0: the slot that we have read is on the medium. Step 3 may use what it has released, and
     // step 4 touches the other one.
     slots.confirm().map_err(fail)?;
-    let dirtied = write_plan(region, head, plan, epoch)?;
 
-    // Step 3: what is going to be served is on the medium. It is dirtied again first: pages that a
+    // Step 1: holes become pads of their predecessor's epoch; the segment of the cut is there.
+    write_pads(region, head, plan, epoch);
+
+    // Step 2: what is going to be served is on the medium. It is dirtied again first: pages that a
     // failed write-back left clean would not be written by a sync alone.
     let records = syncer()?;
     let sync = |range: Range<u64>| {
         region.backing().redirty(range.clone());
         persist(&records, range)
     };
-    for range in dirtied {
+    for range in unproven(head, plan) {
+        sync(range).map_err(fail)?;
+    }
+
+    // Step 3: nothing is left beyond the cut in its segment. Only now: what the cache is not
+    // trusted with is dropped, and what it has of the segment's records is on the medium.
+    for range in clear_beyond(region, head, plan, cached)? {
         sync(range).map_err(fail)?;
     }
 
@@ -71,7 +84,9 @@ pub(crate) fn apply(
         next.writer_pid = std::process::id();
         next.recovery = report.summary();
     });
-    updated.map_err(fail)?;
+    // In both slots: one that is damaged later would take the only mention of the epoch with it,
+    // the next recovery could use it again, and what the damage hides from it could come back.
+    updated.and_then(|()| slots.update(|_| {})).map_err(fail)?;
 
     // Step 5: the rest of a segment that cannot take the new epoch. Only now: before step 4 the pad
     // would have led the next recovery on, over a record that is lost, to what lies beyond the cut.
@@ -81,68 +96,100 @@ pub(crate) fn apply(
         sync(page..page + PAGE_SIZE).map_err(fail)?;
     }
     let trimmed = head.checkpoint.trimmed;
-    Ok((Recovered { epoch, trimmed, end, report }, slots))
+    let footed = plan.footed.clone();
+    Ok((Recovered { epoch, trimmed, end, report, footed }, slots))
 }
 
-/// Steps 1 and 2. Returns what must be synced before it is served.
-fn write_plan(
-    region: &Region,
-    head: &Head,
-    plan: &Plan,
-    epoch: u64,
-) -> Result<Vec<Range<u64>>, Refusal> {
-    let geometry = head.geometry;
-    // Step 1: holes become pads of their predecessor's epoch.
-    for hole in &plan.holes {
-        write_pad(region, head, *hole);
-    }
-    // Step 2: nothing is left beyond the cut in its segment.
-    let (sequence, offset) = geometry.split(plan.cut);
-    if starts_anew(plan, offset) {
-        // It starts with the new epoch.
-        let identity = Identity { log_id: head.log_id, epoch };
-        // SAFETY: no ring is running yet, and the log's lock is ours.
-        unsafe { prepare_segment(region, &geometry, &identity, sequence, || {}) };
-        if offset > FIRST_RECORD {
-            let lsn = geometry.first_record(sequence);
-            write_pad(region, head, Hole { lsn, len: offset - FIRST_RECORD, epoch });
-        }
-    }
-    let mut dirtied = scrub(region, &geometry, plan.cut)?;
-    // What was not proven durable, from the first hole on at the latest; and, since it may never
-    // have been synced, the header of the segment in which that begins.
+/// What was not proven durable, from the first hole on at the latest; and, since it may never have
+/// been synced, the header of the segment in which that begins.
+fn unproven(head: &Head, plan: &Plan) -> Vec<Range<u64>> {
+    let geometry = &head.geometry;
     let trimmed = geometry.normalize(head.checkpoint.trimmed);
     let hole = plan.holes.first().map_or(plan.cut, |hole| hole.lsn);
     let unproven = plan.proven.min(plan.cut).min(hole).max(trimmed);
-    let header = geometry.segment_offset(geometry.sequence(unproven).min(sequence));
-    dirtied.push(header..header + PAGE_SIZE);
-    dirtied.extend(geometry.file_ranges(unproven, plan.cut));
-    Ok(dirtied)
+    let sequence = geometry.sequence(unproven).min(geometry.sequence(plan.cut));
+    let header = geometry.segment_offset(sequence);
+    let mut ranges = geometry.file_ranges(unproven, plan.cut);
+    ranges.push(header..header + PAGE_SIZE);
+    ranges
+}
+
+/// Fills the holes, and prepares the segment of the cut if that starts with the new epoch.
+fn write_pads(region: &Region, head: &Head, plan: &Plan, epoch: u64) {
+    for hole in &plan.holes {
+        write_pad(region, head, *hole);
+    }
+    let (sequence, offset) = head.geometry.split(plan.cut);
+    if starts_anew(plan, offset) {
+        let identity = Identity { log_id: head.log_id, epoch };
+        // SAFETY: no ring is running yet, and the log's lock is ours.
+        unsafe { prepare_segment(region, &head.geometry, &identity, sequence, || true) };
+        if offset > FIRST_RECORD {
+            let lsn = head.geometry.first_record(sequence);
+            write_pad(region, head, Hole { lsn, len: offset - FIRST_RECORD, epoch });
+        }
+    }
+}
+
+/// Zeroes what is not zero beyond the cut: in the cache, or on the disk if that is not trusted;
+/// returns the pages.
+fn clear_beyond(
+    region: &Region,
+    head: &Head,
+    plan: &Plan,
+    cached: &Cached,
+) -> Result<Vec<Range<u64>>, Refusal> {
+    let geometry = &head.geometry;
+    let rest = cached::rest(geometry, plan.cut);
+    let keeps = plan.same_boot && cached.holds(&rest);
+    if !keeps {
+        let segment = geometry.segment_offset(geometry.sequence(plan.cut));
+        region.backing().evict(segment..rest.end);
+    }
+    scrub(region, geometry, plan.cut, !keeps)
 }
 
 /// Zeroes what is not zero from `end` to the end of its segment; returns the pages. A segment that
-/// is full keeps its footer.
-fn scrub(region: &Region, geometry: &Geometry, end: Lsn) -> Result<Vec<Range<u64>>, Refusal> {
+/// is full keeps its footer. If it `fetches`, what is read is not in the cache yet.
+fn scrub(
+    region: &Region,
+    geometry: &Geometry,
+    end: Lsn,
+    fetches: bool,
+) -> Result<Vec<Range<u64>>, Refusal> {
     let (sequence, offset) = geometry.split(end);
     let segment = geometry.segment_offset(sequence);
     let mut start = segment + u64::from(offset);
     let full = offset == geometry.record_end();
     let stop = if full { start } else { segment + geometry.segment_size() };
     let mut scrubbed: Vec<Range<u64>> = Vec::new();
-    let mut bytes = vec![0; PAGE_SIZE as usize];
-    while start < stop {
-        let next = (start / PAGE_SIZE + 1) * PAGE_SIZE;
-        let rest = &mut bytes[..(next - start) as usize];
-        region.backing().read_at(start, rest)?;
-        if rest.iter().any(|byte| *byte != 0) {
-            // SAFETY: no ring is running yet, and the log's lock is ours.
-            unsafe { region.zero(start..next) };
-            match scrubbed.last_mut() {
-                Some(last) if last.end == next - PAGE_SIZE => last.end = next,
-                _ => scrubbed.push(next - PAGE_SIZE..next),
-            }
+    let mut bytes = vec![0; SCRUB_PIECE as usize];
+    let end_of_piece = |from: u64| ((from / SCRUB_PIECE + 1) * SCRUB_PIECE).min(stop);
+    let fetch = |from: u64| {
+        if fetches && from < stop {
+            region.backing().fetch(from..end_of_piece(from));
         }
-        start = next;
+    };
+    fetch(start);
+    while start < stop {
+        let piece_end = end_of_piece(start);
+        // The disk is busy with the next piece while this one is looked through.
+        fetch(piece_end);
+        let mut rest = &mut bytes[..(piece_end - start) as usize];
+        region.backing().read_at(start, rest)?;
+        while !rest.is_empty() {
+            let next = (start / PAGE_SIZE + 1) * PAGE_SIZE;
+            let (page, behind) = rest.split_at_mut((next - start) as usize);
+            if page.iter().fold(0, |bits, byte| bits | byte) != 0 {
+                // SAFETY: no ring is running yet, and the log's lock is ours.
+                unsafe { region.zero(start..next) };
+                match scrubbed.last_mut() {
+                    Some(last) if last.end == next - PAGE_SIZE => last.end = next,
+                    _ => scrubbed.push(next - PAGE_SIZE..next),
+                }
+            }
+            (start, rest) = (next, behind);
+        }
     }
     Ok(scrubbed)
 }
@@ -192,6 +239,7 @@ fn report(head: &Head, plan: &Plan, epoch: u64, end: Lsn, start: Instant) -> Rec
         end,
         records: plan.records,
         payload_bytes: plan.payload_bytes,
+        records_unread: plan.records_unread,
         proven_durable: plan.proven.min(plan.cut),
         holes_padded: plan.holes.len() as u64,
         end_reason: plan.end_reason,

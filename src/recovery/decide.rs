@@ -4,6 +4,8 @@
 //! that it was synced. "Same boot": the page cache is the one that the last writer left, no sync
 //! had failed, and so nothing can be torn. "More beyond": a record that verifies lies further on.
 
+use super::finding::Verdict;
+
 /// What stands at a record position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordState {
@@ -127,6 +129,34 @@ pub(crate) fn decide_footer(state: FooterState) -> Row {
     }
 }
 
+/// What a record position that is not accepted holds, in one word.
+pub(crate) fn verdict_on_record(state: RecordState, at: Circumstances) -> Verdict {
+    use RecordState::{BadCrc, Claimed, EpochBackwards, ImpossibleLength, Valid, Zero};
+    match (state, at.below_proven, at.same_boot, at.more_beyond) {
+        (Valid, _, _, _) => Verdict::Sound,
+        (_, true, _, _) => Verdict::Corrupt,
+        (Zero, false, _, false) => Verdict::NeverWritten,
+        (Claimed, false, _, false) | (Zero | Claimed, false, true, true) => Verdict::AbandonedClaim,
+        (EpochBackwards, false, _, _) => Verdict::StaleEpoch,
+        (Zero | Claimed, false, false, true) | (BadCrc | ImpossibleLength, false, _, _) => {
+            Verdict::TornInFlight
+        }
+    }
+}
+
+/// The same of a segment's header.
+pub(crate) fn verdict_on_segment(state: SegmentState, at: Circumstances) -> Verdict {
+    use SegmentState::{EpochBackwards, Expected, Garbage, Newer, Older, Zero};
+    match (state, at.below_proven, at.more_beyond) {
+        (Expected, _, _) => Verdict::Sound,
+        (Newer, _, _) | (_, true, _) => Verdict::Corrupt,
+        (EpochBackwards, false, _) => Verdict::StaleEpoch,
+        (Older, false, false) => Verdict::StaleLap,
+        (Zero, false, false) => Verdict::NeverWritten,
+        (Older | Zero, false, true) | (Garbage, false, _) => Verdict::TornInFlight,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +218,35 @@ mod tests {
                 let lost = !expected && (at.below_proven || state == SegmentState::Newer);
                 assert_eq!(decision == Decision::Corrupt, lost, "{label}");
                 assert_ne!(decision, Decision::Pad, "{label}");
+            }
+        }
+    }
+
+    /// The word agrees with what is done.
+    #[test]
+    fn every_verdict() {
+        let agrees = |verdict, decision| match decision {
+            Decision::Accept => verdict == Verdict::Sound,
+            Decision::Corrupt => verdict == Verdict::Corrupt,
+            Decision::Pad => verdict == Verdict::AbandonedClaim,
+            Decision::End => {
+                matches!(verdict, Verdict::NeverWritten | Verdict::StaleLap | Verdict::StaleEpoch)
+            }
+            Decision::Cut => matches!(
+                verdict,
+                Verdict::TornInFlight | Verdict::AbandonedClaim | Verdict::StaleEpoch
+            ),
+        };
+        for at in all() {
+            for state in RECORDS {
+                let verdict = verdict_on_record(state, at);
+                let (label, decision) = decide_record(state, at);
+                assert!(agrees(verdict, decision), "{label}: {verdict:?}");
+            }
+            for state in SEGMENTS {
+                let verdict = verdict_on_segment(state, at);
+                let (label, decision) = decide_segment(state, at);
+                assert!(agrees(verdict, decision), "{label}: {verdict:?}");
             }
         }
     }

@@ -2,19 +2,24 @@
 //!
 //! 1. Nothing is believed that was not verified. Everything is read with `pread`, so a file cut
 //!    short or a bad block is an error and not a signal.
-//! 2. First the [`scan`](scan::survey) walks all that is retained and [`decide`] judges each piece
-//!    of evidence; it writes nothing. Corruption of acknowledged data is refused here, with the log
-//!    as it was found.
+//! 2. First the [`scan`](scan::survey) walks what is retained, but for sealed segments if it is to
+//!    be lazy, and [`decide`] judges each piece of evidence; it writes nothing. Corruption of
+//!    acknowledged data is refused here, with the log as it was found.
 //! 3. Then [`apply`](apply::apply) writes, in an order that makes a crash at any point harmless:
 //!    pads over holes, zeros beyond the cut, re-dirty and sync what is to be served, and only then
-//!    a slot with the new epoch, its start, and `durable` at the cut. Until that slot is on the
-//!    medium, the next recovery finds the same log and comes to the same result.
+//!    both slots with the new epoch, its start, and `durable` at the cut. Until the first of them
+//!    is on the medium, the next recovery finds the same log and comes to the same result.
 //! 4. The ring is not imported here: recovery returns positions, and the facade starts it.
 
 pub(crate) mod apply;
+mod beyond;
+pub(crate) mod cached;
 pub(crate) mod decide;
+pub(crate) mod finding;
+pub(crate) mod rebuild;
 mod report;
 pub(crate) mod scan;
+pub(crate) mod sealed;
 pub(crate) mod window;
 
 use std::os::unix::fs::FileExt;
@@ -27,11 +32,15 @@ use crate::layout::checkpoint::{Boot, newest};
 use crate::layout::superblock::SuperblockFault;
 use crate::layout::{CHECKPOINT_SLOT_OFFSETS, Checkpoint, FORMAT_VERSION, LogId, Superblock};
 use crate::lsn::Lsn;
+use crate::options::Verify;
 
 pub use report::{RecoveryOutcome, RecoveryReport};
 
 /// Reads bytes of the ring file.
 pub(crate) type ReadAt<'a> = Box<dyn Fn(u64, &mut [u8]) -> std::io::Result<()> + Send + 'a>;
+
+/// The same, for several threads.
+pub(crate) type ReadFn<'a> = dyn Fn(u64, &mut [u8]) -> std::io::Result<()> + Sync + 'a;
 
 /// The verified head of a ring file.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +60,15 @@ pub(crate) enum Refusal {
     System(&'static str, std::io::Error),
     Sync(crate::error::SyncFailure),
     Exhausted,
+}
+
+impl Head {
+    /// The epoch that comes after `newest`, if slots can still name it, and count on.
+    fn epoch_after(&self, newest: u64) -> Result<u64, Refusal> {
+        let countable = self.checkpoint.generation < GENERATION_END - GENERATIONS_OF_ONE_OPEN;
+        let next = newest.checked_add(1).filter(|next| countable && *next < EPOCH_END);
+        next.ok_or(Refusal::Exhausted)
+    }
 }
 
 impl From<std::io::Error> for Refusal {
@@ -114,8 +132,12 @@ pub(crate) fn read_checkpoint(
     Ok(newest(slots).map(|(slot, checkpoint)| Head { log_id, geometry, checkpoint, slot }))
 }
 
-/// No log writes so many slots; below it there is room to count on.
+/// No log writes so many slots.
 const GENERATION_END: u64 = 1 << 63;
+/// No log writes so many of them before it is opened again.
+const GENERATIONS_OF_ONE_OPEN: u64 = 1 << 48;
+/// An epoch that no slot can name.
+const EPOCH_END: u64 = u64::MAX;
 
 /// Positions are computed with only after this.
 fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool {
@@ -131,7 +153,7 @@ fn has_possible_positions(checkpoint: &Checkpoint, geometry: &Geometry) -> bool 
     // In this order: only possible positions can be added to.
     [trimmed, durable, epoch_start].into_iter().all(possible)
         && durable <= trimmed + geometry.capacity()
-        && epoch < u64::MAX
+        && epoch < EPOCH_END
         && generation < GENERATION_END
 }
 
@@ -143,19 +165,25 @@ pub(crate) struct Recovered {
     /// The cut: everything retained lies below, the next record goes here.
     pub(crate) end: Lsn,
     pub(crate) report: RecoveryReport,
+    /// The segments, in order, that are retained whole and whose footers count.
+    pub(crate) footed: Vec<u32>,
 }
 
 /// Recovers a log: scans, decides, and writes what has to be written. `boot` tells whether the
-/// page cache is still the one of the last writer.
+/// page cache is still the one of the last writer; `verify`, how much of the log is read.
 pub(crate) fn recover(
     region: &crate::region::Region,
     head: &Head,
     boot: Boot,
+    verify: Verify,
 ) -> Result<(Recovered, crate::segments::SlotWriter), Refusal> {
     let start = crate::sync::now();
-    let read = Box::new(|offset, bytes: &mut [u8]| region.backing().read_at(offset, bytes));
-    let plan = scan::survey(read, head, boot)?;
-    apply::apply(region, head, boot, &plan, start)
+    let read = |offset, bytes: &mut [u8]| region.backing().read_at(offset, bytes);
+    let (lazy, threads) = (verify == Verify::Lazy, crate::sync::parallelism());
+    let effort = sealed::Effort { lazy, threads, ..Default::default() };
+    let cached = cached::Cached::look(region, head);
+    let plan = scan::survey(&read, head, boot, &effort)?;
+    apply::apply(region, head, boot, &plan, &cached, start)
 }
 
 /// Names the file in a refusal.
@@ -216,5 +244,22 @@ mod tests {
         assert!(counted(u64::MAX - 1, (1 << 63) - 1));
         assert!(!counted(u64::MAX, 1));
         assert!(!counted(1, 1 << 63));
+    }
+
+    /// Both slots name an epoch: if the next open could not believe them, none would be left.
+    #[test]
+    fn no_epoch_begins_that_slots_cannot_name() {
+        let geometry = Geometry::checked(4 * 8192, 8192, 3 * PAGE_SIZE).expect("in bounds");
+        let after = |generation, newest| {
+            let checkpoint = Checkpoint { generation, ..Checkpoint::default() };
+            let head = Head { log_id: [7; 16], geometry, checkpoint, slot: 0 };
+            head.epoch_after(newest).ok()
+        };
+        assert_eq!(after(1, 0), Some(1));
+        assert_eq!(after(1, u64::MAX - 2), Some(u64::MAX - 1));
+        assert_eq!(after(1, u64::MAX - 1), None);
+        assert_eq!(after(1, u64::MAX), None);
+        assert_eq!(after((1 << 63) - (1 << 48) - 1, 0), Some(1));
+        assert_eq!(after((1 << 63) - (1 << 48), 0), None);
     }
 }

@@ -62,10 +62,15 @@ pub struct RecoveryReport {
     pub start: Lsn,
     /// The cut: everything retained lies below, and the next record is written here.
     pub end: Lsn,
-    /// Callers' records found between the two, each verified.
+    /// Callers' records between the two.
     pub records: u64,
-    /// Their payload, in bytes.
+    /// Their payload, in bytes; with the 16 that stand in front of the caller's if the record was
+    /// appended idempotently, or moved.
     pub payload_bytes: u64,
+    /// How many of the records lie in sealed segments that were not read: the segments' footers
+    /// count them. All others were verified. None after [`Verify::Full`](crate::Verify::Full), nor
+    /// in the report of an earlier open.
+    pub records_unread: u64,
     /// Everything below this position was proven to be durable before the open.
     pub proven_durable: Lsn,
     /// Abandoned reservations that became pads.
@@ -109,6 +114,7 @@ impl RecoveryReport {
             end: summary.cut,
             records: summary.records,
             payload_bytes: summary.bytes,
+            records_unread: 0,
             proven_durable: summary.proven_durable,
             holes_padded: u64::from(summary.holes_padded),
             end_reason: "",
@@ -125,9 +131,13 @@ impl fmt::Display for RecoveryReport {
         writeln!(f, "found: {}", self.outcome)?;
         writeln!(
             f,
-            "kept: {} records, {} payload bytes, LSN {} to {}, each verified",
+            "kept: {} records, {} payload bytes, LSN {} to {}",
             self.records, self.payload_bytes, self.start, self.end
         )?;
+        if self.records_unread > 0 {
+            let unread = self.records_unread;
+            writeln!(f, "of them in sealed segments, not read: {unread} records")?;
+        }
         if !self.end_reason.is_empty() {
             writeln!(f, "at the end: {}", self.end_reason)?;
         }
@@ -164,6 +174,7 @@ mod tests {
                 end: Lsn::new(3),
                 records: 4,
                 payload_bytes: 5,
+                records_unread: 0,
                 proven_durable: Lsn::new(6),
                 holes_padded: 7,
                 end_reason: "the end of the log",

@@ -2,11 +2,12 @@
 
 use super::ReadAt;
 use crate::checksum::Seed;
-use crate::geometry::{Geometry, RECORD_HEADER_LEN};
+use crate::geometry::{FIRST_RECORD, Geometry, RECORD_ALIGN, RECORD_HEADER_LEN};
+use crate::layout::batch::is_batch;
 use crate::layout::footer::FOOTER_LEN;
-use crate::layout::record::{CONTROL_EPOCH, WordState, record_crc};
+use crate::layout::record::{CONTROL_EPOCH, CONTROL_GAP, WordState, aligned_len, record_crc};
 use crate::layout::{
-    CommitWord, Footer, LogId, RecordKind, SegmentHeader, SegmentHeaderEvidence, Tag,
+    CommitWord, Footer, LogId, RecordKind, SegmentHeader, SegmentHeaderEvidence, Tag, stamp,
 };
 use crate::lsn::Lsn;
 
@@ -87,7 +88,7 @@ impl<'a> Window<'a> {
         let have = self.start..self.start + self.bytes.len() as u64;
         if !(have.contains(&offset) && offset + len <= have.end) {
             let end = (offset + len.max(PIECE)).min(limit);
-            self.bytes.clear();
+            // What is there is overwritten: only what is added is zeroed first.
             self.bytes.resize((end - offset) as usize, 0);
             (self.read)(offset, &mut self.bytes).inspect_err(|_| self.bytes = Vec::new())?;
             self.start = offset;
@@ -118,6 +119,82 @@ impl<'a> Window<'a> {
         Ok(Footer::verify(&bytes, &self.log_id, self.geometry.lsn(sequence, 0)))
     }
 
+    /// As [`segment_header`](Window::segment_header), reading nothing else.
+    pub(crate) fn peek_header(&self, sequence: u32) -> std::io::Result<SegmentHeaderEvidence> {
+        let mut bytes = [0; FIRST_RECORD as usize];
+        (self.read)(self.geometry.segment_offset(sequence), &mut bytes)?;
+        let base = self.geometry.lsn(sequence, 0);
+        Ok(SegmentHeader::verify(&bytes, &self.log_id, sequence, base))
+    }
+
+    /// Passes the records from `offset` of segment `sequence` on that plainly are what should
+    /// follow: whole, of the rule's epoch, each behind the other, up to `stop` and to the end of
+    /// what has been read. Shows `each` where a record starts, with its header. Returns where that
+    /// ends; what stands there is for [`examine`](Window::examine) to say.
+    pub(crate) fn pass_plain(
+        &mut self,
+        (sequence, offset): (u32, u32),
+        stop: Lsn,
+        rule: &EpochRule,
+        mut each: impl FnMut(Lsn, CommitWord, Tag),
+    ) -> std::io::Result<u32> {
+        let (base, end) = (self.geometry.lsn(sequence, 0), self.geometry.record_end());
+        // Where an older epoch's records are leftovers, these are not of one, or are not passed.
+        let newest_start = if rule.epoch < rule.newest { rule.newest_start } else { stop };
+        let stop = u64::from(end).min(stop.min(newest_start).get().saturating_sub(base.get()));
+        if u64::from(offset) >= stop {
+            return Ok(offset);
+        }
+        let start = self.geometry.segment_offset(sequence);
+        let (at, limit) = (start + u64::from(offset), start + u64::from(end));
+        self.bytes(at, RECORD_HEADER_LEN as u64, limit)?;
+        let seed = self.seed_of(rule.epoch);
+        let mut rest = &self.bytes[(at - self.start) as usize..];
+        let mut offset = offset;
+        while u64::from(offset) < stop
+            && let Some((header, behind)) = rest.split_at_checked(RECORD_HEADER_LEN)
+        {
+            let (word, tag) = split_header(header);
+            let WordState::Committed(len) = word.state(end - offset) else { break };
+            let plain = tag.epoch_low() == rule.epoch as u16
+                && tag.is_possible(len)
+                && !tag.is_control(CONTROL_GAP);
+            let space = aligned_len(len) as usize - RECORD_HEADER_LEN;
+            let Some((payload, next)) = behind.split_at_checked(space).filter(|_| plain) else {
+                break;
+            };
+            let payload = &payload[..len as usize - RECORD_HEADER_LEN];
+            let lsn = base + u64::from(offset);
+            let is_batch = || is_batch(stamp::body(tag, payload));
+            if record_crc(seed, tag, len, payload, lsn) != word.crc()
+                || (tag.kind() == Some(RecordKind::Batch) && !is_batch())
+            {
+                break;
+            }
+            each(lsn, word, tag);
+            offset += aligned_len(len);
+            rest = next;
+        }
+        Ok(offset)
+    }
+
+    /// The offset of the first bytes at or behind `offset` that are not zero, as far as they have
+    /// been read; at least 16 behind `offset`, which holds zeros.
+    pub(crate) fn skip_zeros(&self, sequence: u32, offset: u32) -> u32 {
+        let at = self.geometry.segment_offset(sequence) + u64::from(offset);
+        let known = at.checked_sub(self.start).and_then(|at| self.bytes.get(at as usize..));
+        let units = known.unwrap_or_default().chunks_exact(RECORD_ALIGN as usize);
+        let zeros = units.take_while(|unit| **unit == [0; RECORD_ALIGN as usize]).count();
+        offset + zeros.max(1) as u32 * RECORD_ALIGN as u32
+    }
+
+    fn seed_of(&mut self, epoch: u64) -> Seed {
+        if self.seed.0 != epoch {
+            self.seed = (epoch, Seed::new(&self.log_id, epoch));
+        }
+        self.seed.1
+    }
+
     /// What lies at `lsn`, a record position.
     pub(crate) fn examine(&mut self, lsn: Lsn, rule: &EpochRule) -> std::io::Result<Evidence> {
         let (sequence, offset) = self.geometry.split(lsn);
@@ -132,7 +209,7 @@ impl<'a> Window<'a> {
             WordState::Impossible => return Ok(Evidence::ImpossibleLength),
             WordState::Committed(len) => len,
         };
-        if tag.kind().is_none() {
+        if !tag.is_possible(record_len) {
             return Ok(Evidence::BadCrc);
         }
         self.verify(lsn, at, limit, (word, tag, record_len), rule)
@@ -183,6 +260,12 @@ impl<'a> Window<'a> {
         if !self.matches(lsn, at, body, limit, (word, tag, record_len), epoch)? {
             return Ok(Evidence::BadCrc);
         }
+        if tag.kind() == Some(RecordKind::Batch) {
+            let payload = &self.bytes(at, body, limit)?[RECORD_HEADER_LEN..];
+            if !is_batch(stamp::body(tag, payload)) {
+                return Ok(Evidence::BadCrc);
+            }
+        }
         if epoch < rule.epoch || (lsn >= rule.newest_start && epoch < rule.newest) {
             return Ok(Evidence::EpochBackwards);
         }
@@ -198,10 +281,7 @@ impl<'a> Window<'a> {
         (word, tag, record_len): (CommitWord, Tag, u32),
         epoch: u64,
     ) -> std::io::Result<bool> {
-        if self.seed.0 != epoch {
-            self.seed = (epoch, Seed::new(&self.log_id, epoch));
-        }
-        let seed = self.seed.1;
+        let seed = self.seed_of(epoch);
         let payload = &self.bytes(at, body, limit)?[RECORD_HEADER_LEN..];
         Ok(record_crc(seed, tag, record_len, payload, lsn) == word.crc())
     }
@@ -218,7 +298,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::layout::footer::Contents;
 
     /// Opening a log takes as long as reading it once.
     #[test]
@@ -252,7 +331,8 @@ mod tests {
             (newest_start + 8192, 5..=5),
         ] {
             for epoch in 0..9 {
-                let footer = Footer { epoch, contents: Contents::default() };
+                let (contents, producers) = Default::default();
+                let footer = Footer { epoch, contents, producers };
                 let counts = rule.allows_footer(&footer, end);
                 assert_eq!(counts, epochs.contains(&epoch), "epoch {epoch}, to {end}");
             }

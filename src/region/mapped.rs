@@ -35,6 +35,15 @@ impl Mapped {
         let map = map_whole(&file)?;
         Ok(Mapped { file, map, reopen })
     }
+
+    /// About the page cache.
+    #[cfg(target_os = "linux")]
+    fn advise(&self, range: Range<u64>, advice: rustix::fs::Advice) {
+        // Without a length, it would be about all the rest of the file.
+        if let Some(len) = std::num::NonZeroU64::new(range.end - range.start) {
+            let _ = rustix::fs::fadvise(&self.file, range.start, Some(len), advice);
+        }
+    }
 }
 
 fn map_whole(file: &File) -> io::Result<MmapRaw> {
@@ -88,21 +97,38 @@ unsafe impl Backing for Mapped {
         let _ = range;
     }
 
-    fn evict(&self, range: Range<u64>) {
-        #[cfg(target_os = "linux")]
-        {
-            // Mapped pages stay; and the advice is taken for clean ones only.
-            self.unmap_for_now(range.clone());
-            let len = std::num::NonZeroU64::new(range.end - range.start);
-            let _ = rustix::fs::fadvise(&self.file, range.start, len, rustix::fs::Advice::DontNeed);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = range;
+    #[cfg(target_os = "linux")]
+    fn is_cached(&self, range: Range<u64>) -> bool {
+        assert!(range.end <= self.map.len() as u64, "a range lies in the file");
+        let len = (range.end - range.start) as usize;
+        // A byte for each of the system's pages, which have 4 KiB or more.
+        let mut pages = vec![0_u8; len.div_ceil(PAGE_SIZE as usize)];
+        // SAFETY: in bounds by the assertion above.
+        let start = unsafe { self.map.as_mut_ptr().add(range.start as usize) };
+        // SAFETY: it writes a byte for each page, and there is room for them; it touches no memory
+        // of the range.
+        let result = unsafe { libc::mincore(start.cast(), len, pages.as_mut_ptr()) };
+        result == 0 && pages.iter().all(|page| page & 1 == 1)
     }
 
-    fn discard(&self, range: Range<u64>) {
+    #[cfg(target_os = "linux")]
+    fn evict(&self, range: Range<u64>) {
+        // Mapped pages stay; and the advice is taken for clean ones only.
+        self.unmap_for_now(range.clone());
+        self.advise(range, rustix::fs::Advice::DontNeed);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn fetch(&self, range: Range<u64>) {
+        // Unlike reads that run ahead, the advice takes a folio for each page.
+        self.advise(range, rustix::fs::Advice::WillNeed);
+    }
+
+    /// Elsewhere the file and its mapping need not be one.
+    #[cfg(target_os = "linux")]
+    fn discard(&self, range: Range<u64>, goes_on: &dyn Fn() -> bool) {
         self.evict(range.clone());
-        for page in range.step_by(PAGE_SIZE as usize) {
+        for page in range.step_by(PAGE_SIZE as usize).take_while(|_| goes_on()) {
             // A page that cannot be written here is read when it is overwritten.
             let _ = self.file.write_all_at(&[0; PAGE_SIZE as usize], page);
         }
@@ -138,5 +164,44 @@ impl Persist for Msync {
     /// `msync` has waited already.
     fn fence(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_leave_the_cache_and_come_back() {
+        const PAGES: u64 = 64;
+        // Ext4 and XFS.
+        const CERTAIN: [i64; 2] = [0xEF53, 0x5846_5342];
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("pages");
+        std::fs::write(&path, [7; (PAGES * PAGE_SIZE) as usize]).expect("there is room");
+        let open = move || File::options().read(true).write(true).open(&path);
+        let file = open().expect("it is there");
+        file.sync_all().expect("the disk takes it");
+        // To a file system that keeps files in memory, or in a cache of its own, these are hints.
+        let is_certain = rustix::fs::fstatfs(&file).is_ok_and(|at| CERTAIN.contains(&at.f_type));
+        let mapped = Mapped::new(file, Box::new(open)).expect("it can be mapped");
+        let (all, some) = (0..PAGES * PAGE_SIZE, 8 * PAGE_SIZE..9 * PAGE_SIZE);
+        if !is_certain {
+            return;
+        }
+        assert!(mapped.is_cached(all.clone()));
+        let read = |range: Range<u64>| {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            mapped.read_at(range.start, &mut bytes).expect("it is there");
+            assert!(bytes.iter().all(|byte| *byte == 7));
+        };
+        mapped.evict(all.clone());
+        assert!(!mapped.is_cached(all.clone()) && !mapped.is_cached(some.clone()));
+        mapped.fetch(some.clone());
+        read(some.clone());
+        assert!(mapped.is_cached(some) && !mapped.is_cached(all.clone()), "it alone");
+        mapped.fetch(all.clone());
+        read(all.clone());
+        assert!(mapped.is_cached(all));
     }
 }

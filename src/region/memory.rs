@@ -73,6 +73,31 @@ impl Region {
         unsafe { AtomicU64::from_ptr(address) }
     }
 
+    /// Asks for the first 128 bytes of a record at `offset`. A hint, which may do nothing.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            for line in [offset, offset + 64] {
+                let address = self.address(line, 64).as_ptr().cast::<i8>();
+                // SAFETY: a prefetch reads nothing into the program, whatever the address. SSE is
+                // part of x86-64.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
+    /// The two header words of the record at `offset`.
+    #[inline]
+    pub(crate) fn header(&self, offset: u64) -> (&AtomicU64, &AtomicU64) {
+        assert!(offset.is_multiple_of(16), "records are aligned");
+        let space = Space { start: self.address(offset, 16), len: 16, _region: PhantomData };
+        (space.commit_word(), space.tag_word())
+    }
+
     /// The record headers of a segment whose first `len` bytes lie at `offset`. One check of the
     /// bounds serves a whole walk.
     pub(crate) fn words(&self, offset: u64, len: u32) -> Words<'_> {
@@ -169,7 +194,7 @@ impl<'a> Space<'a> {
     #[inline]
     pub(crate) fn commit_word(&self) -> &'a AtomicU64 {
         // SAFETY:
-        // - in bounds and alive for `'a`: 16 bytes or more, by the contract of `Region::space`.
+        // - in bounds and alive for `'a`: 16 bytes or more, as all who make a space see to.
         // - aligned: the region's base is aligned to 4096, and the offset to 16.
         // - no conflicting non-atomic access: rule 2 of `region`; the payload, for which slices
         //   exist, starts 16 bytes further on.

@@ -30,6 +30,8 @@ mod modelled;
 mod persistent;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
+#[cfg(any(test, feature = "simulation"))]
+mod simulated_files;
 
 use std::fs::File;
 use std::io;
@@ -45,6 +47,8 @@ pub(crate) use memory::{Region, Space};
 pub(crate) use modelled::{Region, Space};
 #[cfg(any(test, feature = "simulation"))]
 pub use simulated::{Fault, Kind, Medium, Moment, Simulated};
+#[cfg(any(test, feature = "simulation"))]
+pub use simulated_files::FilesImage;
 
 /// What a region lies on.
 ///
@@ -76,14 +80,24 @@ pub(crate) unsafe trait Backing: Send + Sync {
     /// and dirtiness stay. Best effort.
     fn unmap_for_now(&self, range: Range<u64>);
 
+    /// Are all pages of `range` in the page cache? No, where that cannot be known.
+    fn is_cached(&self, _range: Range<u64>) -> bool {
+        false
+    }
+
     /// Takes the clean pages of `range` out of the page cache. Those that were read ahead from the
     /// disk lie in large folios, of which a sync of one dirty page writes all; those that a fault
-    /// brings back do not. Nobody touches the range meanwhile. Best effort.
+    /// or [`fetch`](Backing::fetch) brings back do not. Nobody touches the range meanwhile. Best
+    /// effort.
     fn evict(&self, _range: Range<u64>) {}
 
+    /// Begins to read what of `range` is not in the page cache, into small folios. Best effort.
+    fn fetch(&self, _range: Range<u64>) {}
+
     /// As [`evict`](Backing::evict), of pages whose contents are no longer needed: some are zero
-    /// afterwards, and none has to be read from the disk before it is overwritten.
-    fn discard(&self, _range: Range<u64>) {}
+    /// afterwards, and none has to be read from the disk before it is overwritten. Stops as soon as
+    /// it need not go on.
+    fn discard(&self, _range: Range<u64>, _goes_on: &dyn Fn() -> bool) {}
 
     /// Can stores meet page faults that [`prefault`](Backing::prefault) takes before?
     fn has_page_faults(&self) -> bool {

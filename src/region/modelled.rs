@@ -88,6 +88,9 @@ impl Region {
         &granule.words[(offset / 8 % 2) as usize]
     }
 
+    /// A hint to a cache that the model does not have.
+    pub(crate) fn prefetch(&self, _offset: u64) {}
+
     /// What a write-back does to a range: it reads what was touched of it. It does not keep the
     /// region.
     pub(crate) fn read_back(&self) -> crate::sync::Arc<dyn Fn(Range<u64>) + Send + Sync> {
@@ -104,6 +107,10 @@ impl Region {
     /// The word at `offset` as another process sees it, who may look at any time.
     pub(crate) fn peek(&self, offset: u64) -> &AtomicU64 {
         &self.granule(offset).words[(offset / 8 % 2) as usize]
+    }
+
+    pub(crate) fn header(&self, offset: u64) -> (&AtomicU64, &AtomicU64) {
+        (self.word(offset), self.word(offset + 8))
     }
 
     pub(crate) fn words(&self, offset: u64, len: u32) -> Words<'_> {

@@ -21,6 +21,9 @@
 //!    nothing.
 //! 6. Nothing fails.
 //!
+//! 7. The disk holds small files beside the ring (`simulated_files`). What happens to them and what
+//!    happens to the ring have one order.
+//!
 //! What is written whole is a *unit*, what is written together a *block*: sectors and pages, or
 //! words and lines.
 //!
@@ -34,6 +37,7 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use super::simulated_files::{Files, FilesImage, History, Step};
 use super::{Backing, Persist, Syncer};
 use crate::geometry::PAGE_SIZE;
 use crate::options::Persistence;
@@ -79,6 +83,10 @@ pub enum Fault {
     ShortSync(u64),
     /// The n-th read from now finds the file too short.
     ShortRead(u64),
+    /// The n-th sync of a file beside the ring fails.
+    FailFileSync(u64),
+    /// The n-th sync from now takes as long as what goes on [meanwhile](Simulated::meanwhile).
+    SlowSync(u64),
 }
 
 /// The page cache: page-aligned memory.
@@ -146,6 +154,8 @@ enum Event {
     Synced { block: u32, since: u32 },
     /// A failed write-back has left a block clean.
     Lost { block: u32 },
+    /// Something has happened to the files beside the ring.
+    Beside,
 }
 
 /// Everything that was observed since the disk was made.
@@ -227,6 +237,8 @@ struct Media {
     write_backs: u64,
     written: Vec<u64>,
     record: Option<Record>,
+    /// Rule 7.
+    files: History,
     fault: Option<Fault>,
     /// How many write-backs have failed.
     errors: u64,
@@ -247,6 +259,7 @@ impl Media {
             write_backs: 0,
             written: vec![0; blocks],
             record,
+            files: History::default(),
             fault: None,
             errors: 0,
             reported: true,
@@ -406,6 +419,73 @@ impl Simulated {
         self.kind
     }
 
+    /// Puts these files beside the ring, before anything happens to any.
+    pub fn put_files(&self, image: &FilesImage) {
+        lock(&self.media).files = History::new(Files::new(image));
+    }
+
+    /// What a process reads of a file beside the ring, if it is there.
+    pub(crate) fn read_file(&self, name: &str) -> Option<Vec<u8>> {
+        lock(&self.media).files.now.cache(name).map(<[u8]>::to_vec)
+    }
+
+    pub(crate) fn create_file(&self, name: &str) {
+        self.step(Step::Create(name.to_owned()));
+    }
+
+    /// False if there is no such file, here and below.
+    pub(crate) fn write_file(&self, name: &str, offset: usize, bytes: &[u8]) -> bool {
+        self.step(Step::Write(name.to_owned(), offset, bytes.to_vec()))
+    }
+
+    pub(crate) fn cut_file(&self, name: &str, len: usize) -> bool {
+        self.step(Step::Cut(name.to_owned(), len))
+    }
+
+    pub(crate) fn rename_file(&self, from: &str, to: &str) -> bool {
+        self.step(Step::Rename(from.to_owned(), to.to_owned()))
+    }
+
+    pub(crate) fn remove_file(&self, name: &str) {
+        self.step(Step::Remove(name.to_owned()));
+    }
+
+    pub(crate) fn sync_names(&self) {
+        self.step(Step::SyncNames);
+    }
+
+    /// Syncs a file beside the ring.
+    pub(crate) fn sync_file(&self, name: &str) -> io::Result<()> {
+        let fails = lock(&self.media).is_due(|fault| match fault {
+            Fault::FailFileSync(after) => Some(after),
+            _ => None,
+        });
+        if !self.step(Step::Sync(name.to_owned(), !fails)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if fails {
+            return Err(io::Error::other("injected: the device reports a write error"));
+        }
+        Ok(())
+    }
+
+    /// Rule 7: what has happened to the ring comes first.
+    fn step(&self, step: Step) -> bool {
+        let mut guard = lock(&self.media);
+        let media = &mut *guard;
+        if media.record.is_some() {
+            media.observe(&self.memory, 0..self.memory.len());
+        }
+        media.sync_boundary();
+        let moment = media.record.as_ref().map_or(0, |record| record.events.len());
+        let done = media.files.apply(moment, step);
+        if let Some(record) = &mut media.record {
+            record.events.push(Event::Beside);
+        }
+        media.sync_boundary();
+        done
+    }
+
     /// What a power loss leaves at least: nothing has been written but what was synced.
     #[must_use]
     pub fn disk(&self) -> Vec<u8> {
@@ -444,8 +524,8 @@ impl Simulated {
         lock(&self.media).fault = Some(fault);
     }
 
-    /// What another thread does during the next sync that fails: after its write-back has failed,
-    /// before it looks whether one has.
+    /// What another thread does during the next sync that fails, or is slow: after its write-back
+    /// has failed, before it looks whether one has.
     pub fn meanwhile(&self, action: impl FnOnce() + Send + 'static) {
         lock(&self.media).meanwhile = Some(Box::new(action));
     }
@@ -499,9 +579,11 @@ impl Simulated {
                     dirty[block as usize] = newest[units].iter().any(|event| *event > since);
                 }
                 Event::Lost { block } => dirty[block as usize] = false,
+                Event::Beside => {}
             }
         }
-        Medium { media, newest, versions, dirty }
+        let files = media.files.at(moment);
+        Medium { media, newest, versions, dirty, files }
     }
 
     /// The machine goes on without the process that was killed at `moment`, one of the
@@ -523,6 +605,7 @@ impl Simulated {
             }
         }
         media.dirty.clone_from(&medium.dirty);
+        media.files = History::new(medium.files.clone());
         record.stops = vec![record.events.len()];
         media.record = Some(record);
         Simulated::with(&cache, media)
@@ -531,11 +614,15 @@ impl Simulated {
     /// The kernel drops the pages that a failed write-back has left clean, and reads them again
     /// when they are wanted: `choose` says, of a sector and the number of its versions, which one
     /// is on the medium. No process runs meanwhile.
-    pub fn drop_lost_pages(&self, mut choose: impl FnMut(usize, usize) -> usize) {
+    pub fn drop_lost_pages(&self, choose: impl FnMut(usize, usize) -> usize) {
+        self.drop_lost_of(0..self.memory.len(), choose);
+    }
+
+    fn drop_lost_of(&self, range: Range<usize>, mut choose: impl FnMut(usize, usize) -> usize) {
         let moment = self.observe_now();
         let medium = self.at(moment);
         let mut blocks = Vec::new();
-        for block in 0..medium.dirty.len() {
+        for block in medium.media.blocks(range) {
             let units = block * UNITS..(block + 1) * UNITS;
             if medium.dirty[block] || units.clone().all(|unit| medium.versions(unit) == 1) {
                 continue;
@@ -564,9 +651,16 @@ pub struct Medium<'a> {
     /// For each unit how many versions of it may be on the medium.
     versions: Vec<usize>,
     dirty: Vec<bool>,
+    files: Files,
 }
 
 impl Medium<'_> {
+    /// The files beside the ring as the medium may hold them: `choose` says which of so many
+    /// versions of each sector, length and name.
+    pub fn files(&self, mut choose: impl FnMut(usize) -> usize) -> FilesImage {
+        self.files.torn(&mut choose)
+    }
+
     fn record(&self) -> &Record {
         self.media.record.as_ref().expect("a view is of a disk that records")
     }
@@ -680,6 +774,32 @@ unsafe impl Backing for Simulated {
 
     fn unmap_for_now(&self, _range: Range<u64>) {}
 
+    fn is_cached(&self, _range: Range<u64>) -> bool {
+        self.kind == Kind::Disk
+    }
+
+    /// Rule 4: what a cache that is not to be trusted hides is what the last sync wrote.
+    fn evict(&self, range: Range<u64>) {
+        let range = range.start as usize..range.end as usize;
+        if self.kind == Kind::Memory {
+            return;
+        }
+        if self.records {
+            self.drop_lost_of(range, |_, _| 0);
+            return;
+        }
+        let mut media = lock(&self.media);
+        media.observe(&self.memory, range.clone());
+        for block in media.blocks(range) {
+            if !media.dirty[block] {
+                let bytes = media.bytes_of(block);
+                let Media { seen, disk, .. } = &mut *media;
+                self.memory.replace(bytes.start, &disk[bytes.clone()]);
+                seen[bytes.clone()].copy_from_slice(&disk[bytes]);
+            }
+        }
+    }
+
     fn prefault(&self, _range: Range<u64>) {}
 
     fn observe(&self) {
@@ -712,6 +832,10 @@ impl Persist for SimulatedSync {
             Fault::ShortSync(after) => Some(after),
             _ => None,
         });
+        let is_slow = media.is_due(|fault| match fault {
+            Fault::SlowSync(after) => Some(after),
+            _ => None,
+        });
         let pages = media.blocks(range);
         for page in pages.clone() {
             media.clean(page, !(fails || (is_short && page > pages.start)));
@@ -719,11 +843,13 @@ impl Persist for SimulatedSync {
         if fails || is_short {
             media.errors += 1;
             media.reported = false;
-            if let Some(action) = media.meanwhile.take() {
-                drop(guard);
-                action();
-                guard = lock(&self.media);
-            }
+        }
+        if (fails || is_short || is_slow)
+            && let Some(action) = media.meanwhile.take()
+        {
+            drop(guard);
+            action();
+            guard = lock(&self.media);
         }
         let media = &mut *guard;
         media.sync_boundary();

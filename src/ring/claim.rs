@@ -4,15 +4,16 @@
 //! else, from the tail's one modification order, and consumed by a commit; that is what makes the
 //! plain writes below sound.
 
-use super::Ring;
 use super::cursor::{FETCH_ADD_LEN_MAX, SLEEPER, Tail};
-use crate::checksum::RecordChecksum;
+use super::{Pin, Ring};
+use crate::checksum::{RecordChecksum, Seed, TagSeed};
 use crate::geometry::{Geometry, RECORD_HEADER_LEN};
 use crate::layout::record::{CONTROL_DURABLE, CONTROL_EPOCH, aligned_len};
 use crate::layout::{CommitWord, RecordKind, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::region::Space;
+use crate::stream_id::StreamId;
 use crate::sync::{Ordering, compiler_fence, try_lock};
 
 /// A claim that crosses a line, a multiple of this offset, tells those who sleep until producers
@@ -79,6 +80,19 @@ pub(crate) enum Refusal {
     Exhausted,
 }
 
+/// What all records of one kind, stream and epoch have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Label {
+    tag: Tag,
+    seed: TagSeed,
+}
+
+impl Label {
+    pub(super) fn new(seed: Seed, tag: Tag) -> Label {
+        Label { tag, seed: seed.for_tag(tag.bits()) }
+    }
+}
+
 /// A record whose checksum is done but for its LSN.
 #[derive(Clone)]
 pub(crate) struct Prepared {
@@ -96,20 +110,33 @@ impl Prepared {
 }
 
 impl Ring {
+    /// The label of a caller's records.
+    pub(crate) fn label(&self, kind: RecordKind, stream: Option<StreamId>, flags: u8) -> Label {
+        let stream = StreamId::number(stream);
+        Label::new(self.seed, Tag::new(stream, kind, flags, self.identity.epoch))
+    }
+
+    /// The label of records that belong to no stream.
+    #[inline]
+    pub(crate) fn data_label(&self) -> Label {
+        self.data_label
+    }
+
     /// Checksums a caller's record before it has a place (rule 2 of `checksum`). The payload's
     /// length was checked against the geometry.
     #[inline]
     pub(crate) fn prepare<'p>(
         &self,
+        label: &Label,
         len: usize,
         parts: impl IntoIterator<Item = &'p [u8]>,
     ) -> Prepared {
         let record_len = (len + RECORD_HEADER_LEN) as u32;
-        let mut checksum = self.data_seed.start(record_len);
+        let mut checksum = label.seed.start(record_len);
         for part in parts {
             checksum.update(part);
         }
-        Prepared { tag: self.data_tag, record_len, checksum }
+        Prepared { tag: label.tag, record_len, checksum }
     }
 
     /// Claims `len` bytes, a multiple of 16 that fits a segment.
@@ -315,13 +342,13 @@ impl Ring {
 
     /// Commits the first `len` payload bytes of a claim whose payload is in place. What remains
     /// becomes a pad, written first: a walk that passes the record finds it there.
-    pub(crate) fn commit_in_place(&self, mut claim: Claim, len: usize) -> Lsn {
+    pub(crate) fn commit_in_place(&self, mut claim: Claim, label: &Label, len: usize) -> Lsn {
         let payload_offset = claim.offset + RECORD_HEADER_LEN as u64;
         assert!(len as u64 + RECORD_HEADER_LEN as u64 <= u64::from(claim.len));
         // SAFETY: inside the claim, by the assertion; its owner hands it in, so no slice of it is
         // borrowed any more, and nobody else touches it before the commit below.
         let payload = unsafe { self.region.bytes(payload_offset, len) };
-        let prepared = self.prepare(len, [payload]);
+        let prepared = self.prepare(label, len, [payload]);
         let used = prepared.aligned_len();
         if used < claim.len {
             let rest = Claim {
@@ -351,6 +378,25 @@ impl Ring {
         unsafe { self.region.bytes(claim.offset + RECORD_HEADER_LEN as u64, len) }
     }
 
+    /// The payload of a committed record under a pin. The caller has acquired a committed word of
+    /// `record_len` bytes at `file_offset`, where a record starts; or else all those bytes are
+    /// published.
+    #[inline]
+    pub(crate) fn committed_payload<'p>(
+        &'p self,
+        _pin: &'p Pin<'_>,
+        file_offset: u64,
+        record_len: u32,
+    ) -> &'p [u8] {
+        let offset = file_offset + RECORD_HEADER_LEN as u64;
+        // SAFETY:
+        // - Nobody writes: the record's owner is done with the bytes, by its commit; and the
+        //   janitor leaves the segment alone while `_pin`, at or below the record, stands.
+        // - Ordered: by the acquire of the commit word, or of `published`.
+        // - Where no record starts, all bytes are published, so that nobody writes them either.
+        unsafe { self.region.bytes(offset, record_len as usize - RECORD_HEADER_LEN) }
+    }
+
     /// Opens the epoch with a control record that carries it in full, before any other claim. At a
     /// segment's end there is no room: the next segment's header carries the epoch.
     pub(crate) fn open_epoch(&self) {
@@ -370,7 +416,7 @@ impl Ring {
     /// Leaves evidence that everything below `durable` was synced: a record without payload.
     /// Try-only; returns its end.
     pub(crate) fn leave_durable_evidence(&self, durable: Lsn) -> Option<Lsn> {
-        // Whoever leaves some at the same time leaves enough.
+        // Best effort: whoever has the lock leaves some as well, or just waits for some.
         let _own = try_lock(&self.own_record)?;
         let claim = self.try_claim(RECORD_HEADER_LEN as u32).ok()?;
         let distance = (claim.lsn - durable) / 16;
@@ -383,5 +429,48 @@ impl Ring {
         let checksum = self.seed.start(tag.bits(), record_len);
         let lsn = self.commit(claim, Prepared { tag, record_len, checksum });
         Some(self.geometry.normalize(lsn + RECORD_HEADER_LEN as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::FIRST_RECORD;
+    use crate::ring::CLOSED;
+    use crate::ring::tests::ring;
+    use crate::simulation::tiny;
+
+    #[test]
+    fn a_claim_across_a_line_wakes_and_so_does_one_that_finds_a_sleeper() {
+        let geometry = Geometry::checked(2 * 65_536, 65_536, 12_288).expect("in bounds");
+        let ring = ring(geometry, 1);
+        let wakes = |len| ring.try_claim(len).expect("there is room").wake;
+        assert!(!wakes(1024), "below the line");
+        assert!(wakes(LINE), "across it");
+        assert!(!wakes(1024), "beyond it");
+        ring.tail.transition_set(SLEEPER);
+        assert!(wakes(1024), "somebody sleeps");
+    }
+
+    #[test]
+    fn the_hint_follows_the_tail() {
+        let geometry = tiny(3);
+        let ring = ring(geometry, 6);
+        for sequence in 0..5 {
+            ring.try_claim(16).expect("there is room");
+            let base = ring.active_base();
+            let want = (geometry.lsn(sequence, 0), geometry.segment_offset(sequence));
+            assert_eq!((base.sequence, (base.lsn, base.offset)), (sequence, want));
+            ring.try_claim(geometry.record_end() - FIRST_RECORD - 16).expect("it fits");
+        }
+    }
+
+    #[test]
+    fn a_ring_is_full_in_the_segment_that_is_claimed_from() {
+        let ring = ring(tiny(3), 1);
+        assert_eq!(ring.rotate(0), Err(Refusal::Full));
+        assert_eq!(ring.rotate(7), Ok(()), "others have gone on since: the next claim will tell");
+        ring.freeze(CLOSED, None);
+        assert_eq!(ring.rotate(0), Ok(()), "closed since: the next claim will tell");
     }
 }

@@ -193,6 +193,8 @@ mod tests {
         assert!(!word.transition_rotate(7, 4096));
         let seen = word.load();
         assert_eq!((seen.sequence(), seen.offset(), seen.flags()), (8, FIRST_RECORD, SLEEPER));
+        let full = TailWord::new(Tail::new(7, 4096));
+        assert!(full.transition_rotate(7, 4096), "without anything over");
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod reservation;
 
 use std::time::{Duration, Instant};
 
-use crate::checksum::{Seed, TagSeed};
+use crate::checksum::Seed;
 use crate::error::SyncFailure;
 use crate::geometry::Geometry;
 use crate::layout::{Identity, RecordKind, Tag};
@@ -41,9 +41,9 @@ use crate::lsn::Lsn;
 use crate::metrics::{Counters, count};
 use crate::region::Region;
 use crate::sync::{self, Atomic, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering, fence, lock};
-use crate::wait::{Doorbell, Snooze, WaitList};
+use crate::wait::{Doorbell, Snooze, TaskList, WaitList};
 
-pub(crate) use claim::{Claim, Granted, Prepared, Refusal};
+pub(crate) use claim::{Claim, Granted, Label, Refusal};
 pub(crate) use cursor::{CLOSED, POISONED, SLEEPER, Tail};
 pub(crate) use pins::PINS_MAX;
 pub use reservation::Reservation;
@@ -86,8 +86,7 @@ pub(crate) struct Ring {
     geometry: Geometry,
     identity: Identity,
     seed: Seed,
-    data_tag: Tag,
-    data_seed: TagSeed,
+    data_label: Label,
     /// Where the active segment lies: a hint that takes arithmetic off the claim's path.
     active: CachePadded<AtomicU64>,
     prepared: CachePadded<AtomicU64>,
@@ -108,9 +107,12 @@ pub(crate) struct Ring {
     durable_watched: CachePadded<AtomicBool>,
     pub(crate) space_waiters: WaitList,
     pub(crate) tail_readers: WaitList,
+    pub(crate) tail_tasks: TaskList,
     pub(crate) janitor_bell: Doorbell,
     pub(crate) flusher_bell: Doorbell,
     pub(crate) fault_taker: Snooze,
+    /// Rung when a footer has been written, if somebody wants to know.
+    pub(crate) footer_bell: Option<Doorbell>,
     pub(crate) counters: Counters,
 }
 
@@ -140,11 +142,11 @@ impl Ring {
         let end = geometry.normalize(start.end);
         let seed = Seed::new(&identity.log_id, identity.epoch);
         let data_tag = Tag::new(0, RecordKind::Data, 0, identity.epoch);
+        let data_label = Label::new(seed, data_tag);
         Ring {
             tail: CachePadded::new(TailWord::new(Tail::new(sequence, offset))),
             seed,
-            data_tag,
-            data_seed: seed.for_tag(data_tag.bits()),
+            data_label,
             active: CachePadded::new(AtomicU64::new(Base::pack(&geometry, sequence))),
             region,
             geometry,
@@ -156,15 +158,17 @@ impl Ring {
             pins: Pins::new(),
             frozen: Mutex::new(Frozen::default()),
             hole: Mutex::new(None),
-            own_record: Mutex::new(()),
+            own_record: sync::tried(()),
             flusher_asleep: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             durable_watched: CachePadded::new(AtomicBool::new(false)),
             space_waiters: WaitList::new(),
             tail_readers: WaitList::new(),
+            tail_tasks: TaskList::new(),
             janitor_bell: Doorbell::new(),
             flusher_bell: Doorbell::new(),
             fault_taker: Snooze::new(),
+            footer_bell: None,
             counters: Counters::new(),
         }
     }
@@ -251,7 +255,7 @@ impl Ring {
     pub(crate) fn finish(&self) {
         // Release: a reader that sees it sees all that came before.
         self.finished.store(true, Ordering::Release);
-        self.tail_readers.wake_all();
+        self.wake_tails();
     }
 
     /// Has the close ended?
@@ -270,7 +274,7 @@ impl Ring {
         let end = *frozen.end.get_or_insert_with(|| self.position(before));
         drop(frozen);
         self.space_waiters.wake_all();
-        self.tail_readers.wake_all();
+        self.wake_tails();
         end
     }
 
@@ -374,9 +378,14 @@ impl Ring {
             && self.durable_watched.swap(false, Ordering::Relaxed)
     }
 
-    /// As `publish`, after the log's own record that may be under way: one below a position that is
-    /// claimed already holds nothing back any more.
-    pub(crate) fn publish_past_own(&self) -> Lsn {
+    /// As `publish`, for a caller who knows of a record at or before `lsn`: one of the log's own,
+    /// claimed before it and not committed yet, is no reason to refuse the caller's, so it is
+    /// waited for.
+    pub(crate) fn publish_for(&self, lsn: Lsn) -> Lsn {
+        let end = self.publish();
+        if lsn <= end || lsn > self.reserved() {
+            return end;
+        }
         drop(lock(&self.own_record));
         self.publish()
     }
@@ -419,6 +428,12 @@ impl Ring {
         self.position(self.tail.transition_set(SLEEPER))
     }
 
+    /// Wakes all who follow the log.
+    pub(crate) fn wake_tails(&self) {
+        self.tail_readers.wake_all();
+        self.tail_tasks.wake_all();
+    }
+
     /// A commit whose claim had found `SLEEPER`, or has crossed a line.
     #[cold]
     fn wake_sleepers(&self) {
@@ -426,7 +441,7 @@ impl Ring {
         // A claim that found the flag finds it again, or another has taken it and wakes.
         if self.tail.load().flags() & SLEEPER != 0 && self.tail.transition_clear_sleeper() {
             count(&self.counters.wakeups, 1);
-            self.tail_readers.wake_all();
+            self.wake_tails();
             // Relaxed: the claim acquired the announcement; the bell hands over the rest.
             if self.flusher_asleep.swap(false, Ordering::Relaxed) {
                 self.flusher_bell.ring();
@@ -455,5 +470,60 @@ impl Drop for Pin<'_> {
         if self.ring.pins.unpin(self.slot) {
             self.ring.janitor_bell.ring();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::Simulated;
+    use crate::simulation::{new_image, tiny};
+
+    /// A new ring of which `prepared` segments are prepared, without threads.
+    pub(super) fn ring(geometry: Geometry, prepared: u64) -> Ring {
+        let region = Region::new(Simulated::new(new_image(geometry)));
+        let identity = Identity { log_id: *b"a log under test", epoch: 1 };
+        let end = geometry.first_record(0);
+        Ring::new(region, geometry, identity, StartPositions { trimmed: end, end, prepared })
+    }
+
+    fn append(ring: &Ring) {
+        ring.commit_pad(ring.try_claim(32).expect("there is room"));
+    }
+
+    #[test]
+    fn all_that_is_prepared_can_be_written() {
+        let geometry = tiny(3);
+        assert_eq!(ring(geometry, 2).writable(), geometry.first_record(2));
+    }
+
+    #[test]
+    fn one_of_two_who_wrote_the_same_back_has_raised_durable() {
+        let ring = ring(tiny(3), 1);
+        append(&ring);
+        let to = ring.publish();
+        ring.watch_durable();
+        assert!(ring.raise_durable(to));
+        assert!(!ring.raise_durable(to), "others had");
+        assert!(ring.take_durable_watched(), "somebody sleeps");
+        assert!(!ring.take_durable_watched(), "who has been woken");
+    }
+
+    #[test]
+    fn a_sleeper_learns_what_was_claimed_and_is_woken_once_by_the_next_record() {
+        let ring = ring(tiny(3), 1);
+        append(&ring);
+        let reader = ring.tail_readers.register(0);
+        assert_eq!(ring.announce_reader_sleep(), ring.reserved());
+        assert!(!reader.park_until(sync::now()));
+        append(&ring);
+        assert!(reader.park_until(sync::now()));
+        assert!(!ring.flusher_bell.wait(Some(Duration::ZERO)), "it was awake");
+        assert_eq!(ring.announce_flusher_sleep(), ring.reserved());
+        append(&ring);
+        assert!(ring.flusher_bell.wait(Some(Duration::ZERO)));
+        let reader = ring.tail_readers.register(0);
+        append(&ring);
+        assert!(!reader.park_until(sync::now()), "nobody has announced a sleep");
     }
 }

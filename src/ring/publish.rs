@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::{PinRefusal, Ring};
 use crate::layout::record::{WordState, aligned_len};
-use crate::layout::{CommitWord, RecordKind, Tag};
+use crate::layout::{CommitWord, Tag};
 use crate::lsn::Lsn;
 use crate::metrics::count;
 use crate::sync::Ordering;
@@ -110,9 +110,48 @@ impl Ring {
             };
             // Relaxed: ordered by the commit word.
             let tag = Tag::from_bits(tag.load(Ordering::Relaxed));
-            *records += u64::from(tag.kind() == Some(RecordKind::Data));
+            *records += u64::from(tag.is_callers());
             offset += aligned_len(len);
         }
         offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+    use crate::ring::tests::ring;
+
+    /// In several strides, and in a segment and over its end.
+    #[test]
+    fn all_that_is_committed_is_published_at_once() {
+        let size = 4 * STRIDE;
+        let geometry = Geometry::checked(2 * size, size, 12_288).expect("in bounds");
+        let ring = ring(geometry, 2);
+        for _ in 0..7 {
+            ring.commit_pad(ring.try_claim(STRIDE as u32 - 4096).expect("there is room"));
+        }
+        assert_eq!(geometry.sequence(ring.reserved()), 1);
+        assert_eq!(ring.publish(), ring.reserved());
+    }
+
+    /// A walk hands over what it has, so that it does not hold a segment for long.
+    #[test]
+    fn a_walk_goes_no_further_than_a_stride() {
+        let (size, piece) = (3 * STRIDE / 2, STRIDE / 4);
+        let geometry = Geometry::checked(6 * size, size, 12_288).expect("in bounds");
+        let ring = ring(geometry, 6);
+        for _ in 0..24 {
+            ring.commit_pad(ring.try_claim(piece as u32).expect("there is room"));
+        }
+        let mut at = ring.published();
+        while at < ring.reserved() {
+            let walk = ring.walk(at);
+            // A record that begins within it is passed, and perhaps the end of a segment.
+            assert!(walk.end - at < STRIDE + piece + 4096, "from {at} to {}", walk.end);
+            assert!(walk.more || walk.end == ring.reserved(), "from {at} to {}", walk.end);
+            at = walk.end;
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use bytes::BufMut;
 use bytes::buf::UninitSlice;
 
-use super::{Claim, Ring};
+use super::{Claim, Label, Ring};
 use crate::geometry::RECORD_HEADER_LEN;
 use crate::lsn::Lsn;
 use crate::metrics::count;
@@ -39,15 +39,16 @@ pub struct Reservation<'a> {
     ring: &'a Ring,
     /// There until the commit or the drop.
     claim: Option<Claim>,
+    label: Label,
     len: usize,
     written: usize,
 }
 
 impl Ring {
     /// Wraps a claim for a payload of `len` bytes.
-    pub(crate) fn reservation(&self, claim: Claim, len: usize) -> Reservation<'_> {
+    pub(crate) fn reservation(&self, claim: Claim, label: Label, len: usize) -> Reservation<'_> {
         self.mark_claimed(&claim, (len + RECORD_HEADER_LEN) as u32);
-        Reservation { ring: self, claim: Some(claim), len, written: 0 }
+        Reservation { ring: self, claim: Some(claim), label, len, written: 0 }
     }
 }
 
@@ -81,7 +82,7 @@ impl Reservation<'_> {
     pub fn commit_len(mut self, len: usize) -> Lsn {
         assert!(len <= self.len, "{len} bytes committed of {} reserved", self.len);
         let claim = self.claim.take().expect("a reservation has its claim until it is committed");
-        self.ring.commit_in_place(claim, len)
+        self.ring.commit_in_place(claim, &self.label, len)
     }
 
     /// Commits what `io::Write` and `BufMut` have filled; the rest becomes filler.

@@ -10,7 +10,9 @@ pub(crate) mod footer;
 pub(crate) mod janitor;
 pub(crate) mod prepare;
 pub(crate) mod slots;
+pub(crate) mod steward;
 
 pub(crate) use faults::FaultTaker;
-pub(crate) use janitor::Janitor;
+pub(crate) use janitor::{BeforeTrim, Janitor};
 pub(crate) use slots::SlotWriter;
+pub(crate) use steward::{Nap, Steward};

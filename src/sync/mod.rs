@@ -5,6 +5,8 @@
 //! the models run the shipped code. The cfgs are our own, so that dependencies do not switch with
 //! us.
 
+#[cfg(wal_loom)]
+mod explored;
 #[cfg(any(wal_loom, wal_shuttle))]
 mod modelled;
 #[cfg(not(any(wal_loom, wal_shuttle)))]

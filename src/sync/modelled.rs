@@ -6,12 +6,21 @@ use loom as checker;
 use shuttle as checker;
 
 pub use checker::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+#[cfg(wal_shuttle)]
 pub use checker::sync::{Condvar, Mutex, MutexGuard};
 pub use checker::thread::{JoinHandle, Thread, ThreadId, current, yield_now};
 /// Reference counts are the standard library's; they are not what the models are about.
 pub use std::sync::Arc;
 
+#[cfg(wal_loom)]
+pub use super::explored::{Condvar, Mutex, MutexGuard, tried};
 pub use watch::Watch;
+
+/// See the native one. Shuttle's `try_lock` needs no help.
+#[cfg(wal_shuttle)]
+pub fn tried<T>(value: T) -> Mutex<T> {
+    Mutex::new(value)
+}
 
 /// The models' stand-in for `atomic::Atomic`: the same typed words over a modelled `AtomicU64`.
 pub struct Atomic<T> {
@@ -122,6 +131,16 @@ impl Backoff {
 /// Starts a modelled thread; its name is not kept.
 pub fn spawn(_name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     Ok(checker::thread::spawn(body))
+}
+
+/// Models start the threads that they are about, and no others.
+pub fn parallelism() -> usize {
+    1
+}
+
+/// Runs `body`: see the native one.
+pub fn in_threads(_threads: usize, body: impl Fn() + Sync) {
+    body();
 }
 
 /// Is `thread` the one that asks?

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult, WaitTimeoutResult};
 use std::time::Duration;
 
+#[derive(Default)]
 pub struct Mutex<T> {
     order: AtomicU64,
     lock: sync::Mutex<T>,

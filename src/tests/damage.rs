@@ -28,6 +28,14 @@ fn without_newest_slot(mut image: Vec<u8>) -> Vec<u8> {
     image
 }
 
+/// The image with the slots that `old` has.
+fn with_slots_of(old: &[u8], mut image: Vec<u8>) -> Vec<u8> {
+    for slot in CHECKPOINT_SLOT_OFFSETS.map(|offset| offset as usize) {
+        image[slot..slot + 4096].copy_from_slice(&old[slot..slot + 4096]);
+    }
+    image
+}
+
 /// The record that opens an epoch names it for all that follow. Without it their evidence must
 /// still count.
 #[test]
@@ -153,10 +161,10 @@ fn an_old_segment_between_later_ones_is_refused() {
     }
 }
 
-/// A clean mark is worth nothing once the log has been opened again, even if the slot that says so
-/// is lost.
+/// A clean mark is worth nothing once the log has been opened again, even if both slots that say so
+/// were never written, as far as the disk knows.
 #[test]
-fn a_clean_mark_from_before_a_lost_slot_hides_nothing() {
+fn a_clean_mark_from_before_lost_slots_hides_nothing() {
     // Also where the next epoch begins in a segment of its own.
     for fill in [40, 4096 - 64 - 32 - 16] {
         let disk = Simulated::new(new_image(tiny(4)));
@@ -164,12 +172,13 @@ fn a_clean_mark_from_before_a_lost_slot_hides_nothing() {
         append_durable(&wal, &vec![1; fill]);
         wal.close().expect("it closes");
         drop(wal);
+        let closed = disk.disk();
         let wal = open_manual(&disk, 2);
         append_durable(&wal, &[2; 30]);
         append_durable(&wal, &[3; 30]);
         kill(wal);
-        let disk = Simulated::new(without_newest_slot(disk.disk()));
-        let wal = open(&disk, 3, Options::new()).expect("the other slot does");
+        let disk = Simulated::new(with_slots_of(&closed, disk.disk()));
+        let wal = open(&disk, 3, Options::new()).expect("old slots do");
         assert_eq!(contents(&wal), [vec![1; fill], vec![2; 30], vec![3; 30]]);
         assert_eq!(wal.recovery_report().outcome, RecoveryOutcome::PowerLost);
     }
@@ -187,6 +196,7 @@ fn a_clean_mark_hides_nothing_behind_a_damaged_beginning() {
         append_durable(&wal, &vec![1; fill]);
         wal.close().expect("it closes");
         drop(wal);
+        let closed = disk.disk();
         let wal = open_manual(&disk, 2);
         while geometry.sequence(wal.watermarks().reserved) < 3 {
             append_durable(&wal, &[2; 1000]);
@@ -198,7 +208,7 @@ fn a_clean_mark_hides_nothing_behind_a_damaged_beginning() {
             (sequence, 64) => geometry.segment_offset(sequence),
             _ => geometry.file_offset(begins),
         };
-        let mut image = without_newest_slot(disk.disk());
+        let mut image = with_slots_of(&closed, disk.disk());
         image[damaged as usize + 9] ^= 1;
         match open(&Simulated::new(image), 3, Options::new()) {
             Err(OpenError::Corrupt { damage, .. }) => assert_eq!(damage.lsn, begins),
@@ -233,6 +243,26 @@ fn a_clean_end_is_reported_as_such() {
         let report = wal.recovery_report();
         assert_eq!(report.outcome, RecoveryOutcome::Clean, "{fills:?}");
         assert_eq!(report.end_reason, "the end of a log that was closed in order", "{fills:?}");
+    }
+}
+
+/// An epoch that was used is used once, whichever slot is lost: what a damaged header hides from
+/// the next recovery would count as its own otherwise, if it came back.
+#[test]
+fn a_lost_slot_never_gives_an_epoch_away_twice() {
+    let geometry = tiny(4);
+    for slot in CHECKPOINT_SLOT_OFFSETS.map(|offset| offset as usize) {
+        let disk = Simulated::new(new_image(geometry));
+        let wal = open_manual(&disk, 1);
+        append_durable(&wal, b"of the first epoch");
+        kill(wal);
+        let mut image = disk.disk();
+        let epoch = newest_checkpoint(&image).epoch;
+        // Nothing else tells which epoch it was.
+        image[geometry.segment_offset(0) as usize..].fill(0);
+        image[slot..slot + 4096].fill(0);
+        let wal = open(&Simulated::new(image), 2, Options::new()).expect("the other slot does");
+        assert_eq!((epoch, wal.recovery_report().epoch), (1, 2));
     }
 }
 

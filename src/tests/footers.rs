@@ -1,13 +1,15 @@
 //! Order 3: a footer is written only when its segment is durable. What footers prove, and what
 //! becomes of those that are missing, stale, or at odds with their records.
 
-use super::{contents, kill, new_image, newest_checkpoint, open, tiny};
+use super::{boot, contents, head_of, kill, new_image, newest_checkpoint, open, tiny};
 use crate::geometry::Geometry;
 use crate::layout::footer::Contents;
 use crate::layout::{Footer, Identity, Superblock};
+use crate::recovery::scan::survey;
+use crate::recovery::sealed::{Effort, OnDamage};
 use crate::region::{Fault, Simulated};
 use crate::sync::Arc;
-use crate::{Durability, OnFull, OpenError, Options, Wal};
+use crate::{Durability, OnFull, OpenError, Options, Position, ReadError, Verify, Wal};
 
 const PAYLOAD: usize = 1000;
 
@@ -19,6 +21,10 @@ fn open_manual(disk: &Arc<Simulated>, number: u8) -> Wal {
     // Without a flusher, so that nothing is synced but what a test syncs.
     let options = Options::new().durability(Durability::None).on_full(OnFull::Fail);
     open(disk, number, options).expect("it opens")
+}
+
+fn full() -> Options {
+    Options::new().verify(Verify::Full)
 }
 
 /// The footer of segment `sequence` on an image.
@@ -95,6 +101,18 @@ fn a_footer_reaches_the_disk_with_what_follows_and_at_the_close() {
     assert_eq!(footer.epoch, 2);
 }
 
+/// Where the log ends with a segment, nothing follows that would take the footer along.
+#[test]
+fn the_close_writes_the_footer_of_a_segment_that_ends_the_log() {
+    let disk = Simulated::new(new_image(geometry()));
+    let wal = open_manual(&disk, 1);
+    let (_, offset) = geometry().split(wal.watermarks().reserved);
+    let rest = (geometry().record_end() - offset) as usize - 16;
+    wal.append(&vec![1; rest]).expect("there is room");
+    wal.close().expect("it closes");
+    assert!(footer(&disk.disk(), 0).is_some());
+}
+
 /// Alone, a footer makes of a record that is missing before it the corruption that it is.
 #[test]
 fn a_footer_proves_its_segment() {
@@ -117,7 +135,7 @@ fn a_footer_proves_its_segment() {
     // The kernel has written the footer.
     let page = geometry().footer_offset(0) as usize;
     disk.write_back(page..page + 1, true);
-    match open(&damage(disk.disk()), 2, Options::new()) {
+    match open(&damage(disk.disk()), 2, full()) {
         Err(OpenError::Corrupt { damage, .. }) => {
             assert_eq!((damage.lsn, damage.file_offset), (last, at as u64));
             assert_eq!(damage.durable, geometry().first_record(1));
@@ -139,7 +157,8 @@ fn a_footer_proves_its_segment() {
 }
 
 fn rewrite(image: &mut [u8], sequence: u32, identity: Identity, contents: &Contents) {
-    let bytes = Footer::encode(contents, &identity, geometry().lsn(sequence, 0));
+    let base = geometry().lsn(sequence, 0);
+    let bytes = Footer::encode(contents, Default::default(), &identity, base);
     let at = geometry().footer_offset(sequence) as usize;
     image[at..at + bytes.len()].copy_from_slice(&bytes);
 }
@@ -158,7 +177,7 @@ fn a_footer_that_disagrees_is_corruption() {
     ] {
         let mut image = image.clone();
         rewrite(&mut image, 1, identity, &wrong);
-        match open(&Simulated::new(image), 2, Options::new()) {
+        match open(&Simulated::new(image), 2, full()) {
             Err(OpenError::Corrupt { damage, .. }) => {
                 assert_eq!(damage.lsn, geometry().first_record(1));
                 assert_eq!(damage.file_offset, geometry().footer_offset(1));
@@ -176,7 +195,7 @@ fn a_footer_that_disagrees_is_corruption() {
     ] {
         let mut image = image.clone();
         rewrite(&mut image, 1, identity, &lie);
-        let wal = open(&Simulated::new(image), 2, Options::new()).expect("it is not believed");
+        let wal = open(&Simulated::new(image), 2, full()).expect("it is not believed");
         assert_eq!(contents(&wal).len(), count);
         kill(wal);
     }
@@ -185,6 +204,37 @@ fn a_footer_that_disagrees_is_corruption() {
     image[page..page + 4096].fill(0);
     let wal = open(&Simulated::new(image), 2, Options::new()).expect("it may be missing");
     assert_eq!(contents(&wal).len(), count);
+}
+
+/// What a truncation keeps of a log whose second segment has a lying footer: what lies before it. A
+/// salvage keeps everything, and says whose footer lies.
+#[test]
+fn a_footer_that_disagrees_is_cut_off_or_passed_over() {
+    let (mut image, count) = synced_image();
+    let head = head_of(&image);
+    let honest = footer(&image, 1).expect("a footer").contents;
+    let first = footer(&image, 0).expect("a footer").contents;
+    let lie = Contents { records: honest.records + 1, ..honest };
+    rewrite(&mut image, 1, Identity { log_id: head.log_id, epoch: 1 }, &lie);
+    let read = |offset: u64, bytes: &mut [u8]| {
+        bytes.copy_from_slice(&image[offset as usize..][..bytes.len()]);
+        Ok(())
+    };
+    let look = |on_damage, threads| {
+        let effort = Effort { on_damage, threads, ..Effort::default() };
+        survey(&read, &head, boot(2), &effort).unwrap_or_else(|_| panic!("refused"))
+    };
+    for threads in [1, 2] {
+        let cut = look(OnDamage::Cut, threads);
+        assert_eq!(cut.cut, geometry().first_record(1));
+        assert_eq!((cut.records, cut.payload_bytes), (first.records, first.payload_bytes));
+        assert!(cut.liars.is_empty());
+        let salvaged = look(OnDamage::Skip, threads);
+        let payload_bytes = (count * PAYLOAD) as u64;
+        assert_eq!((salvaged.records, salvaged.payload_bytes), (count as u64, payload_bytes));
+        assert_eq!(salvaged.liars, [1]);
+        assert!(salvaged.gaps.is_empty() && salvaged.cut > geometry().first_record(2));
+    }
 }
 
 /// A recovery that ends where a segment ends leaves the segment's footer where it is.
@@ -244,4 +294,40 @@ fn footers_of_all_laps_agree() {
         kill(wal);
     }
     assert!(seen > 30, "{seen} footers were there");
+}
+
+/// A lazy open does not read what a footer vouches for: whoever reads a record there finds what
+/// became of it. Everything else it reads.
+#[test]
+fn a_lazy_open_leaves_a_sealed_segment_to_its_readers() {
+    let (sound, count) = synced_image();
+    for segment in 0..3 {
+        let mut image = sound.clone();
+        // In the payload of the segment's first data record.
+        image[geometry().segment_offset(segment) as usize + 500] ^= 1;
+        let refused = open(&Simulated::new(image.clone()), 2, full());
+        let lazy = open(&Simulated::new(image), 2, Options::new());
+        if segment == 2 {
+            // The active one has no footer, and evidence behind the record.
+            assert!(matches!(refused, Err(OpenError::Corrupt { .. })));
+            assert!(matches!(lazy, Err(OpenError::Corrupt { .. })));
+            continue;
+        }
+        assert!(matches!(refused, Err(OpenError::Corrupt { .. })), "segment {segment}");
+        let wal = lazy.expect("its footer vouches for it");
+        let report = wal.recovery_report();
+        assert_eq!((report.records, report.records_unread), (count as u64, count as u64 - 2));
+        let mut reader = wal.reader(Position::Oldest).expect("the oldest");
+        let damaged = loop {
+            match reader.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the damage in segment {segment} was passed over"),
+                Err(error) => break error,
+            }
+        };
+        let ReadError::Damaged { lsn, .. } = damaged else { panic!("{damaged}") };
+        assert_eq!(geometry().sequence(lsn), segment);
+        drop(reader);
+        kill(wal);
+    }
 }

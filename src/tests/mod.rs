@@ -1,12 +1,15 @@
 //! Tests of the whole log on a simulated disk: what a crash leaves, and what recovery makes of it.
 
+mod consumers;
 mod crash;
 mod damage;
 mod footers;
+mod idempotent;
 mod orders;
 mod persistent;
 mod races;
 mod small_ring;
+mod waits;
 
 use std::path::Path;
 
@@ -22,7 +25,8 @@ pub(crate) use crate::simulation::{boot, new_image, tiny};
 pub(crate) fn open(disk: &Arc<Simulated>, number: u8, options: Options) -> Result<Wal, OpenError> {
     let head = simulation::head(disk).expect("memory can be read");
     let region = Region::new(disk.clone());
-    let wal = Wal::recover(region, &head, boot(number), options, None, Path::new("simulated"))?;
+    let wal =
+        Wal::recover(region, &head, boot(number), options, None, Path::new("simulated"), None)?;
     wal.spawn_threads().expect("a thread can be started");
     Ok(wal)
 }

@@ -2,11 +2,11 @@
 //! is broken.
 
 use super::{boot, contents, head_of, kill, new_image, newest_checkpoint, open, tiny};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, PAGE_SIZE};
 use crate::layout::checkpoint::RecoverySummary;
 use crate::layout::{CHECKPOINT_SLOT_OFFSETS, Checkpoint};
 use crate::recovery::Head;
-use crate::region::{Fault, Kind, Simulated};
+use crate::region::{Backing, Fault, Kind, Simulated};
 use crate::simulation::{self, Stepped};
 use crate::sync::Arc;
 use crate::{
@@ -191,6 +191,33 @@ fn what_a_failed_sync_left_clean_is_written_again() {
     // It was served, so it must survive now.
     let wal = open(&Simulated::new(disk.disk()), 2, Options::new()).expect("it recovers");
     assert_eq!(contents(&wal), [&b"durable"[..], b"in the cache only"]);
+}
+
+/// Order 2: zeros that a failed write-back has left in the cache alone are not trusted either. The
+/// last lap, which they hide, would come back when the kernel drops them.
+#[test]
+fn what_a_failed_sync_hides_beyond_the_cut_does_not_come_back() {
+    let geometry = Geometry::checked(2 * 32_768, 32_768, 3 * PAGE_SIZE).expect("in bounds");
+    let disk = Simulated::new(new_image(geometry));
+    let options = Options::new().on_full(OnFull::Overwrite);
+    let wal = open(&disk, 1, options).expect("a new log opens");
+    let mut last = Lsn::ZERO;
+    while geometry.sequence(last) < 2 {
+        last = wal.append_durable(&record(b'A', 1500)).expect("the disk takes it");
+    }
+    let segment = geometry.segment_offset(2)..geometry.segment_offset(2) + geometry.segment_size();
+    disk.write_back(segment.start as usize..segment.end as usize, false);
+    let lsn = wal.append(b"in the cache only").expect("there is room");
+    assert!(matches!(wal.wait_durable(lsn), Err(WaitError::Poisoned(_))));
+    kill(wal);
+    // The machine goes on: the next process finds the page cache as it was.
+    let wal = open(&disk, 1, Options::new()).expect("it recovers");
+    assert_eq!(contents(&wal).last().map(Vec::as_slice), Some(&b"in the cache only"[..]));
+    let end = wal.watermarks().reserved;
+    kill(wal);
+    disk.evict(segment.clone());
+    let beyond = geometry.file_offset(end) as usize..(segment.end - PAGE_SIZE) as usize;
+    assert!(disk.cache()[beyond].iter().all(|byte| *byte == 0), "the last lap has come back");
 }
 
 /// Order 2 after a kill: what is served after recovery survives the power loss that follows.

@@ -8,7 +8,7 @@ use crate::geometry::Geometry;
 use crate::inspect::Observer;
 use crate::layout::Identity;
 use crate::region::{Region, Simulated};
-use crate::ring::{Ring, StartPositions};
+use crate::ring::{CLOSED, Ring, StartPositions};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::{CloseError, Durability, OnFull, Options, Position, Wal};
 
@@ -107,6 +107,21 @@ fn a_tail_says_closed_before_a_forgotten_reservation() {
     let mut durable = wal.tail(Position::Oldest).expect("it can be read").durable_only();
     assert!(matches!(durable.next(Duration::from_secs(10)), Err(ReadError::Closed)));
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// What was claimed before the close is still to come, until the close gives up waiting for it.
+#[test]
+fn a_tail_waits_for_what_a_close_waits_for() {
+    let (_, wal) = on_new_disk(tiny(4), Options::new());
+    let mut tail = wal.tail(Position::Oldest).expect("the oldest can be read");
+    let claimed = wal.reserve(10).expect("there is room");
+    wal.ring.freeze(CLOSED, None);
+    assert!(tail.next(Duration::ZERO).expect("more may come").is_none());
+    claimed.commit();
+    assert!(tail.next(Duration::ZERO).expect("it is read").is_some());
+    assert!(matches!(tail.next(Duration::ZERO), Err(ReadError::Closed)));
+    drop(tail);
+    kill(wal);
 }
 
 /// A janitor that was blocked by an open reservation was not rung when that was committed.
@@ -245,17 +260,22 @@ fn a_checkpoint_at_a_segment_end_releases_the_segment() {
 }
 
 /// The log's own record, claimed before a caller's and not committed yet, is no reason to refuse a
-/// checkpoint there.
+/// checkpoint there, or a look.
 #[test]
-fn a_checkpoint_waits_for_the_logs_own_record() {
+fn what_needs_a_record_waits_for_the_logs_own_before_it() {
     let (_, wal) = on_new_disk(tiny(4), Options::new());
     let (own, claim) = wal.ring.own_record_under_way();
     let lsn = wal.append(b"behind it").expect("there is room");
+    let end = wal.ring.reserved();
     std::thread::scope(|scope| {
         let checkpoint = scope.spawn(|| wal.checkpoint(lsn));
+        let at_end = scope.spawn(|| wal.checkpoint(end));
+        let record = scope.spawn(|| wal.get(lsn).map(|record| record.payload().to_vec()));
         std::thread::sleep(Duration::from_millis(20));
         wal.ring.commit_pad(claim);
         drop(own);
         checkpoint.join().expect("no panic").expect("a record starts there");
+        at_end.join().expect("no panic").expect("a record ends there");
+        assert_eq!(record.join().expect("no panic").expect("it is committed"), b"behind it");
     });
 }

@@ -35,20 +35,21 @@ impl SmallRing {
         let disk = Simulated::new(new_image(geometry));
         let region = Region::new(disk.clone());
         let head = head_of(&disk.cache());
-        let (recovered, slots) =
-            recovery::recover(&region, &head, boot(1)).expect("a new log recovers");
+        let (recovered, slots) = recovery::recover(&region, &head, boot(1), crate::Verify::Full)
+            .expect("a new log recovers");
         let identity = Identity { log_id: head.log_id, epoch: recovered.epoch };
         let start = StartPositions { trimmed: recovered.trimmed, end: recovered.end, prepared: 1 };
         let ring = Arc::new(Ring::new(region, geometry, identity, start));
         ring.open_epoch();
         let options = Options::new().durability(Durability::None).on_full(OnFull::Overwrite);
-        let janitor = Janitor::new(ring.clone(), Arc::new(slots), options, false);
+        let (slots, nothing) = (Arc::new(slots), Arc::new(()));
+        let janitor = Janitor::new(ring.clone(), slots, nothing, options, None, false);
         SmallRing { ring, janitor, geometry }
     }
 
     /// As `Wal::append`, with the janitor's pass in place of waiting for it.
     fn append(&self, payload: &[u8]) -> Lsn {
-        let prepared = self.ring.prepare(payload.len(), [payload]);
+        let prepared = self.ring.prepare(&self.ring.data_label(), payload.len(), [payload]);
         let claim = loop {
             match self.ring.try_claim(prepared.aligned_len()) {
                 Ok(claim) => break claim,

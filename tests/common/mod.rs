@@ -90,7 +90,12 @@ pub fn copy_log(from: &Path, to: &Path) {
         std::fs::copy(from.join("ring"), to.join("ring")).expect("the ring can be copied");
         // A checkpoint slot that was written meanwhile may have been copied half.
         if head() == before {
-            return;
+            break;
+        }
+    }
+    for catalog in ["streams.a", "streams.b"] {
+        if from.join(catalog).exists() {
+            std::fs::copy(from.join(catalog), to.join(catalog)).expect("it can be copied");
         }
     }
 }

@@ -18,11 +18,11 @@ const COMBINATIONS_MAX: usize = 1 << 14;
 fn setup() -> Setup {
     // Without durability nothing is synced but what the test asks for.
     let options = Options::new().durability(Durability::None);
-    Setup { segments: 3, options, overwrites: false, is_faulty: false, size: 64 }
+    Setup { segments: 3, options, size: 64, ..Setup::default() }
 }
 
 fn record(lsn: Lsn, id: u64, len: usize) -> Expected {
-    Expected { lsn, id, len }
+    Expected { lsn, id, len, ..Expected::default() }
 }
 
 /// Opens every image of every moment from `from` on, and what its recovery leaves once more.
@@ -236,8 +236,8 @@ fn every_sync_can_fail() {
             let expectation = Expectation {
                 records: run.written,
                 durable: run.durable,
-                all: false,
                 trimmed: (Lsn::new(64), run.durable),
+                ..Expectation::default()
             };
             let images = [(run.disk.disk(), 2), (run.disk.cache(), 2), (run.disk.cache(), 1)];
             for (image, boot) in images {
@@ -258,8 +258,8 @@ fn every_step_of_a_recovery_can_fail() {
     let expectation = Expectation {
         records: run.written,
         durable: run.durable,
-        all: false,
         trimmed: (Lsn::new(64), run.durable),
+        ..Expectation::default()
     };
     let image = run.disk.disk();
     let log = simulation::open(&Disk::new(image.clone()), 2, Options::new()).expect("it opens");

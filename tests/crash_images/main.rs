@@ -7,10 +7,15 @@
 //! 3. No image that the medium allows is refused.
 //! 4. What recovery has returned once it returns again, whatever happens in between; what it has
 //!    cut off stays dead.
+//! 5. Beside the ring: every stream that was acknowledged has its name and its id; a stream's
+//!    version is its newest record that was kept or released, exactly; a consumer's position is not
+//!    below what was written, not above what was acknowledged, and not beyond the end of the log
+//!    without being called cut; and nothing is released that consumers are retained for.
 //!
 //! Histories follow from a seed and each of their images from its number, so that a failure prints
 //! the command that replays it. Longer runs: `scripts/crash.sh`.
 
+mod beside;
 #[path = "../common/mod.rs"]
 mod common;
 mod exhaustive;
@@ -41,7 +46,8 @@ thread_local! {
 /// A new log.
 fn nothing() -> Expectation {
     let first = Lsn::new(64);
-    Expectation { records: Vec::new(), durable: first, all: true, trimmed: (first, first) }
+    let trimmed = (first, first);
+    Expectation { durable: first, all: true, trimmed, ..Expectation::default() }
 }
 
 /// A few processes in a row on one machine.
@@ -49,8 +55,9 @@ fn history(kind: Kind, seed: u64) -> Machine {
     let mut rng = Rng::new(seed);
     let setup = Setup::draw(kind, &mut rng);
     let disk = Disk::recording_of(kind, new_image(tiny(setup.segments)));
-    let mut machine = Machine::new(disk, 1, setup, &nothing(), 0);
-    let mut expectation = nothing();
+    let (retains, may_cut) = (setup.retains, setup.may_cut);
+    let mut expectation = Expectation { retains, may_cut, ..nothing() };
+    let mut machine = Machine::new(disk, 1, setup, &expectation, 0);
     for _ in 0..1 + rng.below(3) {
         let end = if rng.below(4) == 0 { End::Close } else { End::Kill };
         let steps = 10 + rng.below(60);
@@ -81,13 +88,17 @@ fn crash(machine: &Machine, from: Moment, rng: &mut Rng) -> (Machine, Expectatio
         }
     };
     let expectation = machine.oracle.after_power_loss(moment);
-    let image = medium::draw(&machine.disk.at(moment), rng);
+    let medium = machine.disk.at(moment);
+    let image = medium::draw(&medium, rng);
+    let files = medium::draw_files(&medium, rng);
+    drop(medium);
     // A log that was in persistent memory opens on a disk just as well.
     let kind = match machine.disk.kind() {
         Kind::Memory if rng.below(4) != 0 => Kind::Memory,
         _ => Kind::Disk,
     };
     let disk = Disk::recording_of(kind, image);
+    disk.put_files(&files);
     (Machine::new(disk, machine.boot + 1, setup, &expectation, next_id), expectation)
 }
 
@@ -100,10 +111,15 @@ fn follow(machine: &Machine, from: Moment, depth: u64, rng: &mut Rng) {
     if next.boot != machine.boot {
         // What a power loss leaves is what the first recovery makes of it, from the start on.
         let log = next.open(&expectation);
+        let (_, released) = expectation.trimmed;
         expectation = settled(&expectation, &log);
         log.kill();
-        let next_id = next.next_id();
+        let (ended, next_id) = (next.disk.observe_now(), next.next_id());
         next = Machine::new(next.disk, next.boot, next.setup, &expectation, next_id);
+        // But a slot that was torn may be completed by the one that the recovery writes over it, if
+        // that has the missing words in common with it. What it says was true when it was written.
+        next.oracle.note(ended, expectation.durable, expectation.trimmed.0, released);
+        next.oracle.consumers.settled(ended);
         // The second one that follows returns the same.
         steps *= rng.below(4).min(1);
     }
@@ -121,7 +137,23 @@ fn settled(expectation: &Expectation, log: &kaelix_wal::Wal) -> Expectation {
     let kept = log.recovery_report().records as usize;
     let records: Vec<_> =
         records.filter(|record| record.lsn >= now.trimmed).take(kept).copied().collect();
-    Expectation { records, durable: now.durable, all: true, trimmed: (now.trimmed, now.trimmed) }
+    let mut versions = expectation.versions.clone();
+    for record in expectation.records.iter().filter(|record| record.lsn < now.trimmed) {
+        versions.extend(record.of().map(|stream| (stream, record.lsn)));
+    }
+    let streams_least = log.stream_names().len();
+    let consumers = expectation.consumers.iter().filter_map(|consumer| consumer.settled(log));
+    Expectation {
+        records,
+        durable: now.durable,
+        all: true,
+        trimmed: (now.trimmed, now.trimmed),
+        streams: expectation.streams[..streams_least].to_vec(),
+        streams_least,
+        versions,
+        consumers: consumers.collect(),
+        ..expectation.clone()
+    }
 }
 
 /// Runs `body`; if it panics, says first how to replay it.

@@ -1,6 +1,6 @@
 //! Which of the images that the medium allows to draw.
 
-use kaelix_wal::simulation::{Kind, Medium};
+use kaelix_wal::simulation::{FilesImage, Kind, Medium};
 
 use crate::common::Rng;
 
@@ -40,6 +40,18 @@ pub fn draw(medium: &Medium<'_>, rng: &mut Rng) -> Vec<u8> {
         _ => {}
     }
     image
+}
+
+/// Draws what is there beside the ring: all old, all new, or any of it.
+pub fn draw_files(medium: &Medium<'_>, rng: &mut Rng) -> FilesImage {
+    let style = rng.below(8);
+    medium.files(|versions| match style {
+        0 => 0,
+        1 => versions - 1,
+        2 if rng.below(8) != 0 => versions - 1,
+        3 if rng.below(8) != 0 => 0,
+        _ => rng.below(versions as u64) as usize,
+    })
 }
 
 /// Gives each word of one open sector in `one_in` any of its versions.

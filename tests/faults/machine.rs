@@ -169,7 +169,8 @@ fn traced(place: &Place, name: &str, injection: Injection) -> (Command, PathBuf)
     let inject = format!("inject={call}:{fault}:when={when}{onwards}");
     let dir = place.path.to_str().expect("temporary paths are text");
     let parent = place.path.parent().and_then(Path::to_str).expect("a place has a root");
-    let files = ["ring", "ring.new", "lock"].map(|file| format!("{dir}/{file}"));
+    let files = ["ring", "ring.new", "lock", "parity", "streams.a", "streams.b"]
+        .map(|file| format!("{dir}/{file}"));
     let report_path = report.to_str().expect("temporary paths are text");
     let mut through = vec!["strace", "-f", "-qqq", "-o", report_path, "-e", &trace, "-e", &inject];
     if !PATHLESS.contains(&call) {

@@ -15,8 +15,10 @@ mod creation;
 mod cut;
 mod machine;
 mod mounts;
+mod parity;
 mod paths;
 mod steps;
+mod streams;
 mod write_back;
 
 use std::path::Path;
@@ -33,6 +35,10 @@ const TASKS: &[Task] = &[
     ("fill_a_small_disk", mounts::fill_a_small_disk),
     ("use_up_the_inodes", mounts::use_up_the_inodes),
     ("write_to_a_read_only_disk", mounts::write_to_a_read_only_disk),
+    ("protect", parity::protect),
+    ("fill_the_disk_under_parity", mounts::fill_the_disk_under_parity),
+    ("fill_the_disk_under_a_catalog", streams::fill_the_disk_under_a_catalog),
+    ("release_without_a_catalog", streams::release_without_a_catalog),
     ("fail_to_write_back", write_back::fail_to_write_back),
 ];
 

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use kaelix_wal::inspect::Observer;
+use kaelix_wal::verify::{Verdict, Verifier};
 use kaelix_wal::{CreateError, FileError, OpenError, Options, PathError, Position, Wal};
 
 use crate::common::{check_numbered, numbered, read_all, small};
@@ -13,6 +14,11 @@ use crate::machine::{must, run_with_mounts};
 #[test]
 fn a_disk_of_every_size_holds_a_whole_log_or_none() {
     run_with_mounts("a_disk_of_every_size_holds_a_whole_log_or_none", "fill_a_small_disk");
+}
+
+#[test]
+fn a_full_disk_costs_parity_and_nothing_else() {
+    run_with_mounts("a_full_disk_costs_parity_and_nothing_else", "fill_the_disk_under_parity");
 }
 
 #[test]
@@ -25,7 +31,7 @@ fn a_read_only_disk_is_named() {
     run_with_mounts("a_read_only_disk_is_named", "write_to_a_read_only_disk");
 }
 
-fn mount(dir: &Path, options: &str) {
+pub fn mount(dir: &Path, options: &str) {
     let dir = dir.to_str().expect("temporary paths are text");
     must("mount", &["-t", "tmpfs", "-o", options, "faults", dir]);
 }
@@ -82,6 +88,40 @@ pub fn fill_a_small_disk(root: &Path) {
     for (lsn, payload) in records {
         check_numbered(lsn, &payload);
     }
+}
+
+/// In a child: room for the log and for some of the six pages that parity of three segments takes.
+pub fn fill_the_disk_under_parity(root: &Path) {
+    mount(root, "size=4m");
+    let dir = root.join("log");
+    let needed = small().file_len() / 4096;
+    let wal = Wal::create(&dir, small(), Options::new()).expect("it fits");
+    let mut number = 0;
+    while wal.watermarks().reserved.get() < 3 * (64 << 10) {
+        wal.append(&numbered(0, number, 1000)).expect("space");
+        number += 1;
+    }
+    wal.close().expect("no sync fails");
+    drop(wal);
+    remount(root, &format!("size={}k", 4 * needed));
+    let wal = Wal::open(&dir, Options::new().parity(true)).expect("it was closed in order");
+    for pages in 0..6 {
+        remount(root, &format!("size={}k", 4 * (needed + pages)));
+        let error = wal.sync_parity().expect_err("it does not fit");
+        assert_eq!(error.source.kind(), ErrorKind::StorageFull, "{pages}: {error}");
+        assert_eq!((error.operation, error.path), ("write", dir.join("parity")));
+        wal.append_durable(&numbered(0, number, 1000)).expect("no sync fails");
+        number += 1;
+    }
+    assert!(wal.metrics().parity_failures > 0);
+    remount(root, &format!("size={}k", 4 * (needed + 6)));
+    assert_eq!(wal.sync_parity().expect("there is room"), 3);
+    let records = read_all(&wal, Position::Oldest);
+    assert_eq!(records.len() as u64, number);
+    wal.close().expect("no sync fails");
+    drop(wal);
+    let found = Verifier::new(&dir).run().expect("it can be read");
+    assert_eq!((found.verdict(), found.protected_segments), (Verdict::Sound, 3), "{found}");
 }
 
 /// In a child: room for the root, then for each file more.

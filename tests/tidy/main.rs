@@ -6,6 +6,7 @@
 
 mod code;
 mod imports;
+mod manual;
 mod source;
 mod tables;
 mod text;
@@ -98,6 +99,17 @@ fn links_lead_somewhere() {
         text::links(&path, &text, |target| folder.join(target).exists())
     };
     check(files(|path| path.ends_with(".md")).into_iter().flat_map(links));
+}
+
+#[test]
+fn the_manual_says_what_to_do_on_each_error() {
+    let is_error = |path: &str| path.starts_with("src/error/") && path.ends_with(".rs");
+    let sources = files(is_error);
+    let variants: Vec<_> = sources.iter().flat_map(|(_, text)| manual::variants(text)).collect();
+    assert!(variants.len() > 90, "only {} variants were found", variants.len());
+    let (_, text) = files(|path| path == "docs/operations.md").remove(0);
+    check(manual::missing_rows(&text, &variants));
+    check(manual::stale_names(&text, &variants));
 }
 
 /// Fails with every violation, one a line.

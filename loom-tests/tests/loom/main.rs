@@ -6,9 +6,11 @@
 #![cfg(wal_loom)]
 
 mod durability;
+mod idempotent;
 mod recycle;
 mod ring;
 mod sleep;
+mod streams;
 
 use kaelix_wal::model::Log;
 use loom::thread::{self, JoinHandle};

@@ -4,12 +4,20 @@
 //! large* never will; *closed* and *poisoned* end this incarnation of the log; *held back* names
 //! the reservation in the way.
 
+mod catalog;
+mod copy;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::lsn::Lsn;
+use crate::lsn::{EpochLsn, Lsn};
+use crate::producer_id::ProducerId;
+use crate::stream_id::StreamId;
 use crate::sync::Arc;
+
+pub use catalog::CatalogError;
+pub use copy::{BackupError, ResizeError};
 
 /// Why sizes cannot be those of a log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +115,15 @@ pub enum CreateError {
     /// The path cannot hold a log, or a write failed (a full disk, for one). No log was left there.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// There are streams of another log.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// There are consumers' positions of a log that is gone.
+    #[error(
+        "{} holds positions of a log that is not there any more: remove it, or choose another \
+         directory", .0.display()
+    )]
+    Leftover(PathBuf),
     /// The new log was written but could not be opened.
     #[error("the new log could not be opened: {0}")]
     Open(#[from] OpenError),
@@ -116,8 +133,8 @@ pub enum CreateError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "acknowledged data is damaged at LSN {lsn} (file offset {file_offset}): {reason}; all below \
-     LSN {durable} was durable. Nothing was changed. Restore the log from a copy, or keep this \
-     one for inspection"
+     LSN {durable} was durable. Nothing was changed. Repair the log \
+     (`kaelix-wal repair` shows what can be saved), or restore it from a copy"
 )]
 pub struct Corruption {
     /// Position of the first damaged record or segment.
@@ -140,6 +157,9 @@ pub enum OpenError {
     /// The path is not that of a log, or the system refused.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The stream catalog cannot be used.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The file is not a log's ring, or its superblock is damaged.
     #[error("{} is not a log's ring file, or its superblock is damaged: {reason}", path.display())]
     NotALog {
@@ -191,6 +211,18 @@ pub enum OpenError {
          the log from a copy", .0.display()
     )]
     NoCheckpoint(PathBuf),
+    /// No copy of the consumers' positions can be believed.
+    #[error(
+        "{}: the consumers' positions cannot be used: {reason}. Restore `consumers.a` and \
+         `consumers.b` together with the log, or remove both: then there are no consumers",
+        path.display()
+    )]
+    Consumers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The log was to be run in persistent memory, and cannot be.
     #[error(
         "{} cannot be used as persistent memory: {reason}; open it with the persistence that its \
@@ -210,7 +242,7 @@ pub enum OpenError {
         /// What and where.
         damage: Corruption,
     },
-    /// The log has used up its last segment sequence or epoch.
+    /// The log has used up its last segment sequence, epoch or checkpoint generation.
     #[error("{}: the log has used up its sequence numbers; start a new one", .0.display())]
     Exhausted(PathBuf),
     /// The system refused.
@@ -243,6 +275,73 @@ pub enum AppendError {
         /// The largest possible, in bytes.
         max: usize,
     },
+    /// An idempotent append of a sequence that is not in the retained log, where newer ones of its
+    /// producer are or have been. Whether it was ever appended cannot be told any more.
+    #[error(
+        "sequence {sequence} of producer {producer} is not retained, and sequences only grow: the \
+         newest is {newest}; go on above it"
+    )]
+    SequenceTooOld {
+        /// Whose append it was.
+        producer: ProducerId,
+        /// The sequence asked for.
+        sequence: u64,
+        /// The producer's highest sequence.
+        newest: u64,
+        /// The lowest of its sequences that may still be retained; `None` if none is.
+        oldest_retained: Option<u64>,
+    },
+    /// Whether a sequence is in the log could not be found out.
+    #[error("the record of sequence {sequence} was looked for, and could not be: {source}")]
+    Lookup {
+        /// The sequence asked for.
+        sequence: u64,
+        /// What went wrong.
+        source: Arc<ReadError>,
+    },
+    /// A batch without entries.
+    #[error("a batch needs at least one entry")]
+    EmptyBatch,
+    /// A stream is not at the version that was expected of it.
+    #[error(
+        "stream {stream} was expected at {} and is at {}: read on from there and try again",
+        version(.expected), version(.actual)
+    )]
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// The LSN of its newest record, as the caller believed; `None` for none.
+        expected: Option<Lsn>,
+        /// The LSN of its newest record, which is committed; `None` if it never had one. It is read
+        /// as soon as what others have claimed before it is committed, too; until then
+        /// [`Wal::get`](crate::Wal::get) says [`ReadError::NotYet`].
+        actual: Option<Lsn>,
+    },
+    /// Something was expected of a stream that is not under version control.
+    #[error("stream {stream} is not under version control: nothing can be expected of it")]
+    NotVersioned {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A stream under version control is held by a reservation that is still open.
+    #[error("stream {stream} is held by a reservation (for {age:?}): commit or drop it")]
+    StreamHeld {
+        /// The stream.
+        stream: StreamId,
+        /// For how long it was waited for.
+        age: Duration,
+    },
+    /// An entry is of a stream that this log does not have.
+    #[error("there is no stream {stream} in this log, which has {known}")]
+    NoStream {
+        /// The stream.
+        stream: StreamId,
+        /// How many streams there are; their ids count from 1.
+        known: u32,
+    },
+    /// The versions of streams could not be read from the log.
+    #[error("the versions of streams could not be read: {0}")]
+    Versions(Arc<ReadError>),
     /// The wait for space is blocked by a reservation that is still open.
     #[error("no space while the reservation at LSN {lsn} is open (for {age:?}): commit or drop it")]
     HeldBack {
@@ -251,6 +350,10 @@ pub enum AppendError {
         /// For how long it has been seen to hold others back.
         age: Duration,
     },
+    /// The ring is full, and nothing can be released before the versions of streams are recorded,
+    /// which failed. It is tried again whenever the ring is found full.
+    #[error("no space: {UNRECORDED}: {0}")]
+    Unrecorded(CatalogError),
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
@@ -260,6 +363,14 @@ pub enum AppendError {
     /// All 2^32 segment sequences are used up.
     #[error("the log has used up its segment sequence numbers; start a new one")]
     Exhausted,
+}
+
+/// Why nothing can be released.
+const UNRECORDED: &str = "the versions of streams could not be put into the stream catalog first";
+
+/// An expected or actual version, in words.
+fn version(lsn: &Option<Lsn>) -> String {
+    lsn.map_or_else(|| "no record yet".to_owned(), |lsn| format!("LSN {lsn}"))
 }
 
 /// Durability could not be confirmed.
@@ -309,7 +420,8 @@ pub enum ReadError {
         /// The oldest position still there.
         oldest: Lsn,
     },
-    /// No record is committed at that position yet.
+    /// No record is published at that position yet: none is committed, or something that was claimed
+    /// before it is not.
     #[error("nothing is published at LSN {lsn} yet; the log ends at LSN {end}")]
     NotYet {
         /// The position asked for.
@@ -332,6 +444,18 @@ pub enum ReadError {
         file_offset: u64,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// Records are missing here: they were damaged, and a [repair](crate::repair) has salvaged the
+    /// others. The reader has passed the gap: the next read goes on behind it.
+    #[error(
+        "what was at LSN {lsn} was damaged and is lost: a repair has left a gap up to LSN {next}; \
+         reading again goes on there"
+    )]
+    Gap {
+        /// Where the gap starts.
+        lsn: Lsn,
+        /// Where it ends.
+        next: Lsn,
     },
     /// The writer, in another process, has recycled the space under the reader.
     #[error(
@@ -388,6 +512,10 @@ pub enum CheckpointError {
         /// Where the published records end.
         published: Lsn,
     },
+    /// The versions of streams could not be recorded, so that nothing may be released yet. It is
+    /// tried again with the next call, and when space is needed.
+    #[error("nothing can be released: {UNRECORDED}: {0}")]
+    Unrecorded(CatalogError),
     /// A sync failed.
     #[error("the log is poisoned: {0}")]
     Poisoned(SyncFailure),
@@ -412,6 +540,72 @@ pub enum CloseError {
     /// A sync failed, then or before.
     #[error("closed, but a sync failed: {0}")]
     Poisoned(SyncFailure),
+    /// The consumers' newest positions could not be written: they will read some records again.
+    /// The log itself is closed in order.
+    #[error("closed, but the consumers' positions could not be made durable: {0}")]
+    Consumers(Arc<FileError>),
+}
+
+/// A consumer could not be opened, moved or removed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// Not a possible name.
+    #[error("a consumer's name has 1 to 255 bytes, and this one has {len}")]
+    Name {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// There are as many consumers as a log can have.
+    #[error("the log has {max} consumers already: remove those that are not needed any more")]
+    TooMany {
+        /// How many consumers a log can have.
+        max: usize,
+    },
+    /// It was removed, or never there.
+    #[error("the log has no consumer {name:?}")]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// A recovery cut the log below the position: the records before it are not those that it was
+    /// taken behind. (Of a position that was taken very long ago, or before the log had its first
+    /// consumer, the log may no longer know that it was *not* cut.)
+    #[error(
+        "{position} is gone: recovery cut the log at LSN {at} when epoch {epoch} began; see what \
+         was processed beyond, then reset the consumer"
+    )]
+    Cut {
+        /// The position.
+        position: EpochLsn,
+        /// Where the log was cut: everything below is as it was.
+        at: Lsn,
+        /// The epoch that began there.
+        epoch: u64,
+    },
+    /// The position is of an epoch that this log has not come to.
+    #[error("{position} is of an epoch after the log's own, {newest}: is it another log's?")]
+    Future {
+        /// The position.
+        position: EpochLsn,
+        /// The log's epoch.
+        newest: u64,
+    },
+    /// The position has been released, lies beyond the end, or is no record boundary.
+    #[error(transparent)]
+    Read(Arc<ReadError>),
+    /// The positions could not be written. They are in memory, and the next attempt writes them.
+    #[error("the consumers' positions could not be made durable: {0}")]
+    File(Arc<FileError>),
+    /// The log is closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+impl From<ReadError> for ConsumerError {
+    fn from(error: ReadError) -> ConsumerError {
+        ConsumerError::Read(Arc::new(error))
+    }
 }
 
 /// Any error of this crate.
@@ -435,4 +629,12 @@ pub enum Error {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Close(#[from] CloseError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
+    Resize(#[from] ResizeError),
 }
