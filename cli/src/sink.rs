@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kaelix_wal::Lsn;
+use kaelix_wal::{Entry, Lsn, StreamId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
@@ -82,10 +82,10 @@ impl Sink {
         Ok(Self { out: BufWriter::with_capacity(BUFFER_LEN, stdout()?), format })
     }
 
-    pub fn record(&mut self, lsn: Lsn, stream: u32, payload: &[u8]) -> anyhow::Result<()> {
+    pub fn entry(&mut self, lsn: Lsn, entry: Entry<'_>) -> anyhow::Result<()> {
         let written = match self.format {
-            Format::Lines => self.line(payload),
-            Format::Json => self.json(lsn, stream, payload),
+            Format::Lines => self.line(entry.payload),
+            Format::Json => self.json(lsn, entry),
         };
         written.map_err(output_error)
     }
@@ -99,7 +99,8 @@ impl Sink {
         if payload.last() == Some(&b'\n') { Ok(()) } else { self.out.write_all(b"\n") }
     }
 
-    fn json(&mut self, lsn: Lsn, stream: u32, payload: &[u8]) -> io::Result<()> {
+    fn json(&mut self, lsn: Lsn, entry: Entry<'_>) -> io::Result<()> {
+        let (stream, payload) = (entry.stream.map_or(0, StreamId::get), entry.payload);
         let text = std::str::from_utf8(payload).ok();
         let base64 = if text.is_none() { Some(STANDARD.encode(payload)) } else { None };
         let record = JsonRecord { lsn: lsn.get(), len: payload.len(), stream, text, base64 };

@@ -147,7 +147,7 @@ fn text(stat: &Stat) -> String {
 }
 
 /// One character a segment, in slot order, and a legend of those that occur.
-fn segment_map(segments: &[SegmentStat]) -> String {
+pub fn segment_map(segments: &[SegmentStat]) -> String {
     let mut map = String::new();
     for line in segments.chunks(MAP_WIDTH) {
         let symbols: String = line.iter().map(|segment| symbol(segment.state)).collect();
@@ -164,7 +164,7 @@ fn segment_map(segments: &[SegmentStat]) -> String {
     map
 }
 
-const fn symbol(state: SegmentState) -> char {
+pub const fn symbol(state: SegmentState) -> char {
     match state {
         SegmentState::Unused => '_',
         SegmentState::Clean => '.',

@@ -11,6 +11,7 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_millis(50);
 
 pub fn run(args: &TailArgs) -> anyhow::Result<()> {
     let mut walk = Walk::open(&args.dir)?;
+    walk.select(&args.select.streams)?;
     let end = walk.committed()?;
     match args.from {
         Some(lsn) => walk.seek(Some(lsn))?,

@@ -1,11 +1,12 @@
 //! Walking a log from another process than its writer's: what may happen on the way, once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
+use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use kaelix_wal::inspect::{Cursor, Observer, Stat};
-use kaelix_wal::{Lsn, Position, ReadError};
+use kaelix_wal::{Entry, Lsn, Position, ReadError, StreamId};
 
 use crate::sink::Sink;
 
@@ -23,10 +24,26 @@ pub fn stat(observer: &mut Observer) -> anyhow::Result<Stat> {
     }
 }
 
+/// What to say to one who asks for a stream that is not there.
+pub fn no_stream(name: &str) -> anyhow::Error {
+    anyhow!("the log has no stream {name:?}; `kaelix-wal streams` lists those that it has")
+}
+
+/// The streams that are shown: all entries if there are none.
+#[derive(Default)]
+struct Selection(BTreeSet<StreamId>);
+
+impl Selection {
+    fn holds(&self, entry: &Entry<'_>) -> bool {
+        self.0.is_empty() || entry.stream.is_some_and(|stream| self.0.contains(&stream))
+    }
+}
+
 /// A cursor that goes on where the writer's doings allow it to.
 pub struct Walk {
     observer: Observer,
     cursor: Cursor,
+    selection: Selection,
     /// The last printed record.
     last: Option<Lsn>,
     last_payload: Vec<u8>,
@@ -38,7 +55,22 @@ impl Walk {
         let observer = Observer::open(dir)
             .with_context(|| format!("cannot read the log in {}", dir.display()))?;
         let cursor = observer.cursor(Position::Oldest).context("cannot find the oldest record")?;
-        Ok(Self { observer, cursor, last: None, last_payload: Vec::new() })
+        let selection = Selection::default();
+        Ok(Self { observer, cursor, selection, last: None, last_payload: Vec::new() })
+    }
+
+    /// Shows only the entries of the streams with these names, if there are any.
+    pub fn select(&mut self, names: &[String]) -> anyhow::Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let known = self.observer.stream_names().context("cannot read the names of the streams")?;
+        for name in names {
+            let stream = known.iter().find(|(_, known)| known == name);
+            let (id, _) = stream.ok_or_else(|| no_stream(name))?;
+            self.selection.0.insert(*id);
+        }
+        Ok(())
     }
 
     /// The end of the committed prefix, as of now.
@@ -57,6 +89,38 @@ impl Walk {
         Ok(())
     }
 
+    /// Moves to the first record at or behind `since`, or to the end if there is none yet.
+    pub fn seek_since(&mut self, since: Lsn) -> anyhow::Result<()> {
+        self.seek(None)?;
+        let end = self.committed()?;
+        while self.position() < since.min(end) {
+            match self.cursor.next() {
+                Ok(Some(record)) if record.lsn() < since => {}
+                Ok(Some(record)) => {
+                    let first = record.lsn();
+                    return self.seek(Some(first));
+                }
+                Ok(None) => break,
+                Err(ReadError::Gap { .. }) => {}
+                Err(ReadError::Overwritten { .. } | ReadError::Cut { .. }) => self.seek(None)?,
+                Err(error) => return Err(error).context("cannot find where to begin"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves to where no record lies before that was appended at `time` or later.
+    pub fn seek_time(&mut self, time: SystemTime) -> anyhow::Result<()> {
+        let position = self.observer.since(time).context("cannot find where to begin")?;
+        match self.observer.cursor(position) {
+            Ok(cursor) => self.cursor = cursor,
+            // Released since.
+            Err(ReadError::Trimmed { .. }) => self.seek(None)?,
+            Err(error) => return Err(error).context("cannot begin to read there"),
+        }
+        Ok(())
+    }
+
     /// Moves behind the last printed record, if it is still there, byte for byte. A recovery that
     /// cut nothing of what was printed (often only the log's own records) need not be mentioned.
     fn seek_behind_last(&mut self) -> bool {
@@ -71,16 +135,22 @@ impl Walk {
         same
     }
 
-    /// Moves to the first of the newest `count` records. Records can only be walked forwards, so
-    /// all of them are: a core reads and verifies some gigabytes in a second.
+    /// Moves to the first of the newest `count` records that have something to show. Records can
+    /// only be walked forwards, so all of them are: a core reads and verifies some gigabytes in a
+    /// second.
     pub fn seek_newest(&mut self, count: usize) -> anyhow::Result<()> {
         self.seek(None)?;
         let end = self.committed()?;
         let mut starts: VecDeque<Lsn> = VecDeque::new();
         while self.position() < end {
             match self.cursor.next() {
-                Ok(Some(record)) => starts.push_back(record.lsn()),
+                Ok(Some(record)) => {
+                    if record.entries().any(|entry| self.selection.holds(&entry)) {
+                        starts.push_back(record.lsn());
+                    }
+                }
                 Ok(None) => break,
+                Err(ReadError::Gap { .. }) => {}
                 Err(ReadError::Overwritten { .. } | ReadError::Cut { .. }) => {
                     starts.clear();
                     self.seek(None)?;
@@ -103,7 +173,9 @@ impl Walk {
                 self.last = Some(record.lsn());
                 self.last_payload.clear();
                 self.last_payload.extend_from_slice(record.payload());
-                sink.record(record.lsn(), record.stream(), record.payload())?;
+                for entry in record.entries().filter(|entry| self.selection.holds(entry)) {
+                    sink.entry(record.lsn(), entry)?;
+                }
                 return Ok(true);
             }
             Ok(None) => return Ok(false),
@@ -112,6 +184,10 @@ impl Walk {
         // What was read so far is good, so it is shown before any word about what follows.
         sink.flush()?;
         match error {
+            ReadError::Gap { lsn, next } => eprintln!(
+                "warning: what was at LSN {lsn} was damaged and is lost; going on behind the gap \
+                 that a repair has left, at LSN {next}"
+            ),
             ReadError::Cut { .. } if self.seek_behind_last() => {}
             ReadError::Overwritten { .. } | ReadError::Cut { .. } => {
                 self.seek(None)?;
@@ -136,8 +212,13 @@ impl Walk {
 
     /// Moves to the first record at or after `at`, which need not be the start of one.
     fn go_on_from_cut(&mut self, at: Lsn) -> anyhow::Result<()> {
-        while let Some(record) = self.cursor.next().context("cannot go on from there")? {
-            let lsn = record.lsn();
+        loop {
+            let lsn = match self.cursor.next() {
+                Ok(Some(record)) => record.lsn(),
+                Ok(None) => break,
+                Err(ReadError::Gap { .. }) => continue,
+                Err(error) => return Err(error).context("cannot go on from there"),
+            };
             if lsn >= at {
                 self.seek(Some(lsn))?;
                 break;

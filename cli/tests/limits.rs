@@ -34,7 +34,7 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn help_and_version_are_status_0() {
-    let commands = ["create", "ingest", "cat", "tail", "pipe", "stat", "demo"];
+    let commands = ["create", "ingest", "cat", "tail", "pipe", "stat", "streams", "demo"];
     let help = String::from_utf8(succeed(&["--help"], b"")).unwrap();
     for command in commands {
         assert!(help.contains(command));
@@ -48,7 +48,7 @@ fn help_and_version_are_status_0() {
 #[test]
 fn a_missing_log_is_named() {
     let place = Place::new();
-    for command in ["cat", "tail", "stat"] {
+    for command in ["cat", "tail", "stat", "streams"] {
         let words = fail(&[command, &place.log], b"", 1);
         assert!(words.contains(&place.log) && words.contains("no log"), "{words}");
     }

@@ -1,13 +1,16 @@
-//! Blocks of whole lines: what the reading thread hands to the producers.
+//! Blocks of whole lines, or rows: what the reading thread hands to the producers.
 //!
 //! Contract:
 //!
 //! 1. The blocks, one after the other, are the input: no byte is lost, moved or added.
-//! 2. A block ends after a newline, except the last one, and except a block whose only line is
-//!    longer than the largest record: its producer refuses it, and it is the last one too.
+//! 2. A block ends behind a line, or where rows are read, behind a row. The last one may end
+//!    anywhere; so may a block whose only line is longer than the largest record: its producer
+//!    refuses it, and it is the last one too.
 //! 3. A block is handed out as soon as the input pauses, so a slow pipe is not held back.
 
 use std::io::{self, Read};
+
+use super::rows::{RowEnds, count_lines, line};
 
 /// A block is about this long: large enough that handing it over costs nothing beside its lines,
 /// small enough that several producers share even a modest file.
@@ -24,8 +27,7 @@ pub struct Block {
 impl Block {
     /// The lines without their newlines, with their numbers.
     pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let body = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
-        let mut rest = if self.bytes.is_empty() { None } else { Some(body) };
+        let mut rest = if self.bytes.is_empty() { None } else { Some(line(&self.bytes)) };
         let lines = std::iter::from_fn(move || {
             let bytes = rest?;
             let Some(end) = memchr::memchr(b'\n', bytes) else {
@@ -39,9 +41,26 @@ impl Block {
     }
 }
 
+/// Where an input may be cut.
+pub enum Cut {
+    Lines,
+    Rows(RowEnds),
+}
+
+impl Cut {
+    /// The last place in the next piece of the input at which it may be cut.
+    fn last_in(&mut self, piece: &[u8]) -> Option<usize> {
+        match self {
+            Self::Lines => memchr::memrchr(b'\n', piece).map(|newline| newline + 1),
+            Self::Rows(ends) => ends.last_in(piece),
+        }
+    }
+}
+
 /// Cuts an input into blocks.
 pub struct Blocks<R> {
     input: R,
+    cut: Cut,
     line_len_max: usize,
     line_next: u64,
     /// The beginning of the line that the last block left unfinished.
@@ -50,8 +69,9 @@ pub struct Blocks<R> {
 }
 
 impl<R: Read> Blocks<R> {
-    pub fn new(input: R, line_len_max: usize) -> Self {
-        Self { input, line_len_max, line_next: 1, carry: Vec::new(), ended: false }
+    /// Cuts `input`, which begins with line `line_first`.
+    pub fn new(input: R, cut: Cut, line_len_max: usize, line_first: u64) -> Self {
+        Self { input, cut, line_len_max, line_next: line_first, carry: Vec::new(), ended: false }
     }
 
     /// Fills `bytes`, which is emptied first, with the next block. After an error, what was read
@@ -60,7 +80,7 @@ impl<R: Read> Blocks<R> {
         bytes.clear();
         bytes.append(&mut self.carry);
         while !self.ended {
-            let read = match self.fill(&mut bytes) {
+            let read = match read_piece(&mut self.input, &mut bytes, BLOCK_LEN) {
                 Ok(read) => read,
                 Err(error) => {
                     self.ended = true;
@@ -70,8 +90,8 @@ impl<R: Read> Blocks<R> {
             };
             if read == 0 {
                 self.ended = true;
-            } else if let Some(newline) = memchr::memrchr(b'\n', &bytes[bytes.len() - read..]) {
-                let whole = bytes.len() - read + newline + 1;
+            } else if let Some(end) = self.cut.last_in(&bytes[bytes.len() - read..]) {
+                let whole = bytes.len() - read + end;
                 self.carry.extend_from_slice(&bytes[whole..]);
                 bytes.truncate(whole);
                 break;
@@ -83,23 +103,26 @@ impl<R: Read> Blocks<R> {
             return Ok(None);
         }
         let line_first = self.line_next;
-        self.line_next += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        self.line_next += count_lines(&bytes);
         Ok(Some(Block { line_first, bytes }))
     }
+}
 
-    /// One read of the input at the end of `bytes`, of what a block still lacks.
-    fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
-        let start = bytes.len();
-        bytes.resize(start + BLOCK_LEN, 0);
-        let result = loop {
-            match self.input.read(&mut bytes[start..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
-        bytes.truncate(start + result.as_ref().map_or(0, |read| *read));
-        result
-    }
+/// One read of at most `len_max` bytes, to the end of `bytes`.
+pub fn read_piece<R>(input: &mut R, bytes: &mut Vec<u8>, len_max: usize) -> io::Result<usize>
+where
+    R: Read + ?Sized,
+{
+    let start = bytes.len();
+    bytes.resize(start + len_max, 0);
+    let result = loop {
+        match input.read(&mut bytes[start..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result,
+        }
+    };
+    bytes.truncate(start + result.as_ref().map_or(0, |read| *read));
+    result
 }
 
 #[cfg(test)]
@@ -122,7 +145,7 @@ mod tests {
     }
 
     fn lines_of(bytes: &[u8], step: usize) -> Vec<(u64, Vec<u8>)> {
-        let mut blocks = Blocks::new(Trickle { bytes, step }, 1 << 20);
+        let mut blocks = Blocks::new(Trickle { bytes, step }, Cut::Lines, 1 << 20, 1);
         let mut lines = Vec::new();
         while let Some(block) = blocks.next(Vec::new()).unwrap() {
             lines.extend(block.lines().map(|(number, line)| (number, line.to_vec())));
@@ -159,8 +182,26 @@ mod tests {
     }
 
     #[test]
+    fn no_row_is_cut_whatever_the_reads() {
+        let input = b"1,a\n2,\"b\nb\"\n\n3,\"\"\"\n\"\n4,d";
+        for step in 1..=input.len() {
+            let trickle = Trickle { bytes: input, step };
+            let mut blocks = Blocks::new(trickle, Cut::Rows(RowEnds::new()), 1 << 20, 7);
+            let mut joined = Vec::new();
+            while let Some(block) = blocks.next(Vec::new()).unwrap() {
+                let before = joined.iter().filter(|byte| **byte == b'\n').count() as u64;
+                assert_eq!(block.line_first, 7 + before);
+                let first = line(&block.bytes).iter().find(|byte| **byte != b'\n').unwrap();
+                assert!(first.is_ascii_digit(), "in steps of {step}: {block:?}");
+                joined.extend_from_slice(&block.bytes);
+            }
+            assert_eq!(joined, input, "in steps of {step}");
+        }
+    }
+
+    #[test]
     fn an_endless_line_ends_the_input_instead_of_filling_memory() {
-        let mut blocks = Blocks::new(io::repeat(b'x'), 1000);
+        let mut blocks = Blocks::new(io::repeat(b'x'), Cut::Lines, 1000, 1);
         let block = blocks.next(Vec::new()).unwrap().unwrap();
         assert!(block.bytes.len() > 1000 && block.bytes.len() <= 1000 + BLOCK_LEN);
         assert_eq!(block.lines().count(), 1);

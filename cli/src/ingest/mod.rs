@@ -1,4 +1,4 @@
-//! `ingest`: one record a line, by one or more producers.
+//! `ingest`: one record a line, or a row, by one or more producers.
 //!
 //! Contract:
 //!
@@ -8,10 +8,14 @@
 //! 3. The queue is first in, first out, and a producer appends a block before it takes the next:
 //!    each producer keeps the order of the input, and a lone producer's order is the input's.
 //! 4. What was appended is reported on success and on failure alike.
+//! 5. Where rows are sorted into streams, the header is read before the log is opened, and the
+//!    blocks end where rows do: which row belongs to which stream is the producers' work.
 
 mod blocks;
 mod producer;
 mod report;
+mod rows;
+mod sorter;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -25,23 +29,32 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kaelix_wal::{Durability, Geometry, OnFull, Options, Wal};
 
-use self::blocks::{Block, Blocks};
+use self::blocks::{Block, Blocks, Cut};
 use self::producer::{Tally, Work};
 use self::report::Report;
+use self::rows::{Header, RowEnds, behind_header};
 use crate::args::{FullPolicy, IngestArgs, SyncPolicy};
+use crate::log::{protect, warn_of_file_system};
 use crate::sink::say;
 
 struct Input {
     reader: Box<dyn Read>,
     /// Bytes, where the input can tell.
     len: Option<u64>,
+    /// The first row, if the lines are rows.
+    header: Option<Header>,
 }
 
 pub fn run(args: &IngestArgs) -> anyhow::Result<()> {
     // The input comes first: a mistyped file name must not leave an empty log behind.
-    let input = open_input(&args.file)?;
+    let mut input = open_input(&args.file)?;
+    if let Some(column) = &args.stream_by {
+        input.header = Some(Header::read(&mut *input.reader, column)?);
+    }
     let wal = Wal::open_or_create(&args.dir, Geometry::default(), options(args))
         .with_context(|| format!("cannot open the log in {}", args.dir.display()))?;
+    warn_of_file_system(&args.dir);
+    let streams_before = wal.stream_names().len();
     let progress = progress_bar(input.len);
     let started = Instant::now();
     let (tally, read_error) = append_all(args, &wal, input, &progress);
@@ -51,7 +64,8 @@ pub fn run(args: &IngestArgs) -> anyhow::Result<()> {
     };
     let elapsed = started.elapsed();
     progress.finish_and_clear();
-    let report = Report { args, wal: &wal, tally, elapsed };
+    let report = Report { args, wal: &wal, streams_before, tally, elapsed };
+    protect(&wal);
     let closed = wal.close();
     // Whatever went wrong, what was appended is said first. Nobody listening is no failure of the
     // ingest, and less of one than any below.
@@ -67,13 +81,13 @@ pub fn run(args: &IngestArgs) -> anyhow::Result<()> {
 
 fn open_input(file: &Path) -> anyhow::Result<Input> {
     if file == Path::new("-") {
-        return Ok(Input { reader: Box::new(io::stdin().lock()), len: None });
+        return Ok(Input { reader: Box::new(io::stdin().lock()), len: None, header: None });
     }
     let context = || format!("cannot read the input file {}", file.display());
     let reader = File::open(file).with_context(context)?;
     let metadata = reader.metadata().with_context(context)?;
     let len = metadata.is_file().then_some(metadata.len());
-    Ok(Input { reader: Box::new(reader), len })
+    Ok(Input { reader: Box::new(reader), len, header: None })
 }
 
 fn options(args: &IngestArgs) -> Options {
@@ -87,7 +101,8 @@ fn options(args: &IngestArgs) -> Options {
         FullPolicy::Overwrite => OnFull::Overwrite,
     };
     let persistence = args.persistence.into();
-    Options::new().durability(durability).on_full(on_full).persistence(persistence)
+    let options = Options::new().durability(durability).on_full(on_full).persistence(persistence);
+    options.parity(args.parity)
 }
 
 fn progress_bar(len: Option<u64>) -> ProgressBar {
@@ -116,11 +131,19 @@ fn append_all(
     progress: &ProgressBar,
 ) -> (Tally, Option<io::Error>) {
     let producers = usize::from(args.producers.get());
+    let line_len_max = wal.geometry().payload_len_max();
+    let (column, blocks_in) = match input.header {
+        None => (None, Blocks::new(input.reader, Cut::Lines, line_len_max, 1)),
+        Some(Header { column, lines, rest }) => {
+            let (reader, cut) = (behind_header(rest, input.reader), Cut::Rows(RowEnds::new()));
+            (Some(column), Blocks::new(reader, cut, line_len_max, 1 + lines))
+        }
+    };
     let stop = AtomicBool::new(false);
-    let work = Work { wal, sync: args.sync, on_full: args.on_full, progress, stop: &stop };
+    let (sync, on_full, column) = (args.sync, args.on_full, column.as_ref());
+    let work = Work { wal, sync, on_full, column, progress, stop: &stop };
     let (blocks, queue) = bounded::<Block>(2 * producers);
     let (spent, spare) = unbounded::<Vec<u8>>();
-    let blocks_in = Blocks::new(input.reader, wal.geometry().payload_len_max());
     thread::scope(|scope| {
         let handles: Vec<_> = (0..producers)
             .map(|_| {

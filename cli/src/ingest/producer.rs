@@ -1,13 +1,15 @@
-//! A producer: takes blocks of lines and appends them, in input order.
+//! A producer: takes blocks of lines, or rows, and appends them, in input order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use indicatif::ProgressBar;
-use kaelix_wal::{AppendError, Error, Lsn, Wal};
+use kaelix_wal::{AppendError, Lsn, Stream, Wal};
 
 use super::blocks::Block;
+use super::rows::Column;
+use super::sorter::Sorter;
 use crate::args::{FullPolicy, SyncPolicy};
 
 /// How long `--on-full wait` waits for space before it gives up.
@@ -18,6 +20,8 @@ pub struct Work<'a> {
     pub wal: &'a Wal,
     pub sync: SyncPolicy,
     pub on_full: FullPolicy,
+    /// The lines are rows, and this column says to which stream each belongs.
+    pub column: Option<&'a Column>,
     pub progress: &'a ProgressBar,
     /// A producer failed: nobody begins another block.
     pub stop: &'a AtomicBool,
@@ -27,6 +31,8 @@ pub struct Work<'a> {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub records: u64,
+    /// Rows that belong to no stream.
+    pub unnamed: u64,
     pub bytes: u64,
     pub lsn_first: Option<Lsn>,
     pub lsn_last: Option<Lsn>,
@@ -39,7 +45,7 @@ pub struct Failure {
     pub line: u64,
     /// The record is in the log, but its durability was not reached.
     pub appended: bool,
-    pub cause: Error,
+    pub cause: anyhow::Error,
 }
 
 impl Tally {
@@ -54,6 +60,7 @@ impl Tally {
     /// every line before it is in the log.
     pub fn merge(&mut self, other: Self) {
         self.records += other.records;
+        self.unnamed += other.unnamed;
         self.bytes += other.bytes;
         self.lsn_first = [self.lsn_first, other.lsn_first].into_iter().flatten().min();
         self.lsn_last = self.lsn_last.max(other.lsn_last);
@@ -67,11 +74,15 @@ impl Work<'_> {
     /// that their memory is used again.
     pub fn produce(&self, blocks: &Receiver<Block>, spent: &Sender<Vec<u8>>) -> Tally {
         let mut tally = Tally::default();
+        let mut sorter = self.column.map(|column| Sorter::new(self.wal, column));
         for block in blocks {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            self.append_block(&block, &mut tally);
+            match &mut sorter {
+                None => self.append_lines(&block, &mut tally),
+                Some(sorter) => self.append_rows(&block, sorter, &mut tally),
+            }
             if tally.failure.is_some() {
                 self.stop.store(true, Ordering::Relaxed);
                 break;
@@ -83,28 +94,57 @@ impl Work<'_> {
         tally
     }
 
-    fn append_block(&self, block: &Block, tally: &mut Tally) {
+    fn append_lines(&self, block: &Block, tally: &mut Tally) {
         let mut line_last = block.line_first;
         for (line, payload) in block.lines() {
             line_last = line;
-            let lsn = match self.append(payload) {
-                Ok(lsn) => lsn,
-                Err(error) => {
-                    tally.failure = Some(Failure { line, appended: false, cause: error.into() });
-                    return;
-                }
-            };
-            tally.count(lsn, payload.len());
-            if self.sync == SyncPolicy::Each && !self.persist(line, lsn, tally) {
+            if !self.append(line, payload, None, tally) {
                 return;
             }
         }
-        if let (SyncPolicy::Group, Some(lsn)) = (self.sync, tally.lsn_last) {
-            self.persist(line_last, lsn, tally);
+        self.end_block(line_last, tally);
+    }
+
+    fn append_rows(&self, block: &Block, sorter: &mut Sorter<'_>, tally: &mut Tally) {
+        let failure = sorter.sort(block);
+        let mut line_last = block.line_first;
+        for (line, payload, stream) in sorter.rows(block) {
+            line_last = line;
+            if !self.append(line, payload, stream, tally) {
+                return;
+            }
+            tally.unnamed += u64::from(stream.is_none());
+        }
+        self.end_block(line_last, tally);
+        // All lines before it are in the log now.
+        tally.failure = tally.failure.take().or(failure);
+    }
+
+    /// Appends one record. False if that failed.
+    fn append(
+        &self,
+        line: u64,
+        payload: &[u8],
+        stream: Option<&Stream<'_>>,
+        tally: &mut Tally,
+    ) -> bool {
+        let appended = match stream {
+            None => self.append_to_log(payload),
+            Some(stream) => self.append_to_stream(stream, payload),
+        };
+        match appended {
+            Ok(lsn) => {
+                tally.count(lsn, payload.len());
+                self.sync != SyncPolicy::Each || self.persist(line, lsn, tally)
+            }
+            Err(error) => {
+                tally.failure = Some(Failure { line, appended: false, cause: error.into() });
+                false
+            }
         }
     }
 
-    fn append(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
+    fn append_to_log(&self, payload: &[u8]) -> Result<Lsn, AppendError> {
         if self.on_full != FullPolicy::Wait {
             return self.wal.append(payload);
         }
@@ -117,6 +157,22 @@ impl Work<'_> {
         };
         reservation.copy_from_slice(payload);
         Ok(reservation.commit())
+    }
+
+    fn append_to_stream(&self, stream: &Stream<'_>, payload: &[u8]) -> Result<Lsn, AppendError> {
+        if self.on_full != FullPolicy::Wait {
+            return stream.append(payload);
+        }
+        let deadline = Instant::now() + SPACE_WAIT_MAX;
+        let mut reservation = stream.reserve_deadline(payload.len(), deadline)?;
+        reservation.copy_from_slice(payload);
+        Ok(reservation.commit())
+    }
+
+    fn end_block(&self, line_last: u64, tally: &mut Tally) {
+        if let (SyncPolicy::Group, Some(lsn)) = (self.sync, tally.lsn_last) {
+            self.persist(line_last, lsn, tally);
+        }
     }
 
     /// Waits until the record at `lsn` is durable. False if that failed.

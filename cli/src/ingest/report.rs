@@ -3,9 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use indicatif::HumanCount;
-use kaelix_wal::{AppendError, Error, Wal};
+use kaelix_wal::{AppendError, Wal};
 
 use super::producer::{Failure, SPACE_WAIT_MAX, Tally};
 use crate::args::{FullPolicy, IngestArgs};
@@ -15,6 +14,8 @@ use crate::log::bytes;
 pub struct Report<'a> {
     pub args: &'a IngestArgs,
     pub wal: &'a Wal,
+    /// How many streams the log had at the start.
+    pub streams_before: usize,
     pub tally: Tally,
     pub elapsed: Duration,
 }
@@ -28,6 +29,14 @@ impl Report<'_> {
         if let (Some(first), Some(last)) = (self.tally.lsn_first, self.tally.lsn_last) {
             rows.push(("first LSN", first.to_string()));
             rows.push(("last LSN", last.to_string()));
+        }
+        if self.args.stream_by.is_some() {
+            let streams = self.wal.stream_names().len();
+            let new = HumanCount((streams - self.streams_before) as u64);
+            rows.push(("streams", format!("{} in the log, {new} new", HumanCount(streams as u64))));
+            if self.tally.unnamed > 0 {
+                rows.push(("of no stream", plural(self.tally.unnamed, "record")));
+            }
         }
         rows.push(("durable up to LSN", after.durable.to_string()));
         rows.push(("persistence", self.wal.persistence().to_string()));
@@ -58,7 +67,7 @@ impl Report<'_> {
             Some(error) => Err(anyhow::Error::new(error).context(format!(
                 "the input ended with an error after {}; everything that could be read is in the \
                  log",
-                plural(self.tally.records, "line")
+                plural(self.tally.records, noun(self.args))
             ))),
         }
     }
@@ -67,17 +76,17 @@ impl Report<'_> {
 fn explain(args: &IngestArgs, records: u64, failure: Failure) -> anyhow::Error {
     let Failure { line, appended, cause } = failure;
     let others = if args.producers.get() == 1 { "" } else { ", and maybe some after it" };
-    let in_log = format!("{} in the log: all before that one{others}", are(records));
-    let what = match &cause {
+    let in_log = format!("{} in the log: all before that one{others}", are(records, noun(args)));
+    let what = match cause.downcast_ref::<AppendError>() {
         _ if appended => format!(
             "line {line} was appended, but could not be made durable; {in_log}; look at the disk, \
              then open the log again: recovery says what it kept"
         ),
-        Error::Append(AppendError::TooLarge { max, .. }) => format!(
+        Some(AppendError::TooLarge { max, .. }) => format!(
             "line {line} is longer than the largest record of this log, {max} bytes; {in_log}; \
              shorten the line, or create a log with a larger --segment-size"
         ),
-        Error::Append(AppendError::Full { .. }) => format!(
+        Some(AppendError::Full { .. }) => format!(
             "the log is full{}: line {line} does not fit; {in_log}; take records out with \
              `kaelix-wal pipe {} </dev/null`, let --on-full overwrite displace the oldest, or \
              create a log with a larger --size",
@@ -90,9 +99,14 @@ fn explain(args: &IngestArgs, records: u64, failure: Failure) -> anyhow::Error {
         ),
         _ => format!("line {line} could not be appended; {in_log}"),
     };
-    anyhow!(cause).context(what)
+    cause.context(what)
 }
 
-fn are(count: u64) -> String {
-    format!("{} {}", plural(count, "line"), if count == 1 { "is" } else { "are" })
+fn are(count: u64, noun: &str) -> String {
+    format!("{} {}", plural(count, noun), if count == 1 { "is" } else { "are" })
+}
+
+/// What a record was in the input.
+fn noun(args: &IngestArgs) -> &'static str {
+    if args.stream_by.is_some() { "row" } else { "line" }
 }

@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kaelix_wal::{Lsn, Position, Tail, Wal};
+use kaelix_wal::{Lsn, Position, ReadError, Tail, Wal};
 use rustix::fs::{FileType, fstat};
 use rustix::io::ioctl_fionread;
 
@@ -135,8 +135,18 @@ impl<'w> Delivery<'w> {
     /// Writes the next record. False if there is none for now.
     fn write_next(&mut self, ended: bool) -> anyhow::Result<bool> {
         let wait = self.wait(ended);
-        let Some(record) = self.tail.next(wait).context("cannot read the next record")? else {
-            return Ok(false);
+        let record = match self.tail.next(wait) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(false),
+            Err(ReadError::Gap { lsn, next }) => {
+                eprintln!(
+                    "warning: lines at LSN {lsn} were damaged and are lost; a repair has left a \
+                     gap up to LSN {next}"
+                );
+                self.next = next;
+                return Ok(true);
+            }
+            Err(error) => return Err(error).context("cannot read the next record"),
         };
         self.out.write_all(record.payload()).map_err(sink::output_error)?;
         self.written += record.payload().len() as u64;

@@ -42,7 +42,8 @@ pub fn run(args: &PipeArgs) -> anyhow::Result<()> {
     let options = Options::new()
         .durability(Durability::Interval(FLUSH_INTERVAL))
         .on_full(OnFull::Wait)
-        .persistence(args.persistence.into());
+        .persistence(args.persistence.into())
+        .parity(args.parity);
     let wal = Arc::new(open_or_create(&args.dir, &args.geometry, options)?);
     let feeder = Feeder::start(Arc::clone(&wal))?;
     match Delivery::new(&wal)?.run(&feeder) {

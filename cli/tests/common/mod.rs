@@ -104,12 +104,18 @@ pub fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
     }
 }
 
-/// At least `len` bytes of numbered lines, no two of them alike: flights, over and over.
-pub fn numbered_lines(len: usize) -> Vec<u8> {
+/// The 20,000 flights of `data/flights-sample.csv.gz`, a row each.
+pub fn sample() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/flights-sample.csv.gz");
     let mut sample = String::new();
     let file = std::fs::File::open(path).unwrap();
     flate2::read::GzDecoder::new(file).read_to_string(&mut sample).unwrap();
+    sample
+}
+
+/// At least `len` bytes of numbered lines, no two of them alike: flights, over and over.
+pub fn numbered_lines(len: usize) -> Vec<u8> {
+    let sample = sample();
     let mut lines = Vec::with_capacity(len + 256);
     for (number, line) in sample.lines().cycle().enumerate() {
         if lines.len() >= len {
