@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use kaelix_wal::{AppendError, Geometry, OnFull, Options, Position, Wal};
 
+use crate::support::results::Row;
 use crate::support::{median, seconds};
 
 const PRODUCERS: usize = 4;
@@ -54,6 +55,8 @@ pub fn run(_: &mut Criterion) {
             again.push(speed(&produce(&wal, None)));
             wal.close().expect("the disk takes it");
         }
+        let row = Row::new("back_pressure", name, "speed afterwards", "MB/s").log(&again);
+        row.floor("the same before", &free).write();
         let recovered = median(again.iter().zip(&free).map(|(a, f)| a / f).collect());
         println!(
             "| {name} | {:.0} (again: {recovered:.2}) | {:.0} | {:.2} | {:.2} |",

@@ -10,6 +10,7 @@ use kaelix_wal::{Durability, Wal};
 
 use crate::support::disk_floor::{DiskFloor, GroupFloor};
 use crate::support::plot;
+use crate::support::results::Row;
 use crate::support::{RING, ROUNDS, histogram, median, open, seconds, time_calls};
 
 const PAYLOAD: usize = 256;
@@ -30,6 +31,7 @@ fn one_thread(dir: &std::path::Path, wal: &Wal, time: Duration) {
     let payload = [0xA5_u8; PAYLOAD];
     let (mut floor, mut log) = (histogram(), histogram());
     let mut ratios = (Vec::new(), Vec::new());
+    let mut p99 = (Vec::new(), Vec::new());
     let mut page = 0;
     for _ in 0..ROUNDS {
         let of_floor = time_calls(time, || {
@@ -42,6 +44,8 @@ fn one_thread(dir: &std::path::Path, wal: &Wal, time: Duration) {
         let ratio = |q| of_log.value_at_quantile(q) as f64 / of_floor.value_at_quantile(q) as f64;
         ratios.0.push(ratio(0.5));
         ratios.1.push(ratio(0.99));
+        p99.0.push(of_floor.value_at_quantile(0.99) as f64 / 1e3);
+        p99.1.push(of_log.value_at_quantile(0.99) as f64 / 1e3);
         floor.add(of_floor).expect("same bounds");
         log.add(of_log).expect("same bounds");
     }
@@ -52,6 +56,10 @@ fn one_thread(dir: &std::path::Path, wal: &Wal, time: Duration) {
         let worst = times.max() as f64 / 1e3;
         println!("| {name} | {:.0} | {:.0} | {:.0} | {worst:.0} |", at(0.5), at(0.99), at(0.999));
     }
+    let row = Row::new("durable_append", "256B/1", "p99", "us").log(&p99.1);
+    row.floor("4 KiB write and sync", &p99.0).write();
+    let row = Row::new("durable_append", "256B/1", "latency", "ns");
+    row.percentiles("4 KiB write and sync", &floor).percentiles("log", &log).write();
     plot::percentiles(
         "durable_append-one_thread",
         "One thread, durable when it returns",
@@ -86,6 +94,8 @@ fn groups(dir: &std::path::Path, wal: &Wal, time: Duration) {
         }
         floor_scaling.push((threads as f64, median(floor.clone())));
         log_scaling.push((threads as f64, median(log.clone())));
+        let row = Row::new("durable_append", &format!("threads/{threads}"), "appends", "1/s");
+        row.log(&log).floor("plain group commit", &floor).write();
         let p99 = |times: &Histogram<u64>| times.value_at_quantile(0.99) as f64 / 1e3;
         println!(
             "| {threads} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} |",

@@ -6,6 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use kaelix_wal::{Durability, Wal};
 
 use crate::support::disk_floor::DiskFloor;
+use crate::support::results::Row;
 use crate::support::{RING, ROUNDS, append, median, open, seconds, time_threads};
 
 /// Appends that are made durable, against the disk's own sequential overwrite and sync.
@@ -49,6 +50,8 @@ fn durable_ratio(wal: &Wal, disk: &DiskFloor, payload: &[u8], unit: usize, name:
             wal.sync().expect("the disk takes it");
         })));
     }
+    let row = Row::new("durable_throughput", name, "made durable", "MB/s").log(&log);
+    row.floor("sequential overwrites of 4 MiB, each synced", &floor).write();
     let ratio = median(log.iter().zip(&floor).map(|(l, f)| l / f).collect());
     format!("| {name} | {:.0} | {:.0} | {ratio:.2} |", median(floor), median(log))
 }

@@ -8,16 +8,17 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::Criterion;
-use hdrhistogram::Histogram;
 use kaelix_wal::{Durability, Wal};
 
 use crate::support::append_floor::FloorRing;
 use crate::support::disk_floor::DiskFloor;
+use crate::support::paced::{Paced, beside, paced};
 use crate::support::plot;
-use crate::support::{RING, SEGMENT, append, histogram, median, open, seconds};
+use crate::support::results::Row;
+use crate::support::{RING, SEGMENT, append, median, open, seconds};
 
 const PAYLOAD: usize = 64;
 const PERIOD: Duration = Duration::from_micros(1);
@@ -74,18 +75,18 @@ fn compare(name: &str, flush: Flush, wal: &Wal, path: &Path, floor: &FloorRing, 
     let payload = [0xA5_u8; PAYLOAD];
     let [mut idle, mut yardstick, mut log] = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        idle.push(paced(time, || {
+        idle.push(paced(time, PERIOD, || {
             floor.append(&payload);
         }));
         let appended = AtomicU64::new(0);
         let beside_disk = || {
-            paced(time, || {
+            paced(time, PERIOD, || {
                 floor.append(&payload);
                 appended.store(appended.load(Ordering::Relaxed) + 80, Ordering::Relaxed);
             })
         };
         yardstick.push(beside(|stop| load(flush, disk, &appended, stop), beside_disk));
-        let beside_waiter = || paced(time, || append(wal, &payload));
+        let beside_waiter = || paced(time, PERIOD, || append(wal, &payload));
         log.push(beside(|stop| provoke(flush, wal, &path.join("log/ring"), stop), beside_waiter));
     }
     for (what, rounds) in [("idle", &idle), ("yardstick", &yardstick), ("log", &log)] {
@@ -97,12 +98,24 @@ fn compare(name: &str, flush: Flush, wal: &Wal, path: &Path, floor: &FloorRing, 
         let faults = faults as f64 * 1e6 / appends as f64;
         println!("| {name} | {what} | {cells} | {worst:.0} | {faults:.2} |");
     }
-    let [idle_all, yardstick_all, log_all] = [&idle, &yardstick, &log].map(|rounds| all(rounds));
+    let case = name.replace(" (default)", "");
+    for (quantile, measure) in QUANTILES {
+        let row = Row::new("paced_append", &case, measure, "us").log(&Paced::each(&log, quantile));
+        let row = row.floor("private ring beside plain syncs", &Paced::each(&yardstick, quantile));
+        row.write();
+    }
+    let [idle_all, yardstick_all, log_all] =
+        [&idle, &yardstick, &log].map(|rounds| Paced::all(rounds));
     plot::percentiles(
         &format!("paced_append-{}", name.replace(|c: char| !c.is_alphanumeric(), "_")),
         &format!("1 M appends/s of 64 B, flushing {name}"),
         &[("idle ring", &idle_all), ("yardstick", &yardstick_all), ("log", &log_all)],
     );
+    Row::new("paced_append", &case, "latency", "ns")
+        .percentiles("idle ring", &idle_all)
+        .percentiles("private ring beside plain syncs", &yardstick_all)
+        .percentiles("log", &log_all)
+        .write();
     for (what, rounds) in [("log/yardstick", &yardstick), ("log/idle", &idle)] {
         let cells = cells(|quantile| {
             median(log.iter().zip(rounds).map(|(l, r)| l.at(quantile) / r.at(quantile)).collect())
@@ -111,29 +124,10 @@ fn compare(name: &str, flush: Flush, wal: &Wal, path: &Path, floor: &FloorRing, 
     }
 }
 
-/// All rounds together.
-fn all(rounds: &[Paced]) -> Histogram<u64> {
-    rounds.iter().fold(histogram(), |mut all, round| {
-        all.add(&round.times).expect("same bounds");
-        all
-    })
-}
-
 /// A cell for each quantile.
 fn cells(at: impl Fn(f64) -> f64) -> String {
     let cells: Vec<_> = QUANTILES.iter().map(|(q, _)| format!("{:.2}", at(*q))).collect();
     cells.join(" | ")
-}
-
-/// Runs `work` while `other` runs in a second thread, which ends when it is told.
-fn beside<T>(other: impl FnOnce(&AtomicBool) + Send, work: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| other(&stop));
-        let result = work();
-        stop.store(true, Ordering::Release);
-        result
-    })
 }
 
 /// Makes the log flush, or the kernel.
@@ -168,48 +162,4 @@ fn load(flush: Flush, disk: &DiskFloor, appended: &AtomicU64, stop: &AtomicBool)
         }
         std::thread::sleep(nap);
     }
-}
-
-/// Latencies and page faults of a producer in one round.
-struct Paced {
-    times: Histogram<u64>,
-    faults: u64,
-}
-
-impl Paced {
-    /// A quantile, in microseconds.
-    fn at(&self, quantile: f64) -> f64 {
-        self.times.value_at_quantile(quantile) as f64 / 1e3
-    }
-}
-
-/// Calls `operation` at the fixed rate for `time`, in this thread.
-fn paced(time: Duration, mut operation: impl FnMut()) -> Paced {
-    let mut times = histogram();
-    let count = (time.as_nanos() / PERIOD.as_nanos()) as u32;
-    // Pages of the histogram itself are touched before.
-    times.saturating_record_n(1, 1);
-    let faults = page_faults();
-    let start = Instant::now();
-    let mut now = start;
-    for n in 0..count {
-        let due = start + PERIOD * n;
-        while now < due {
-            std::hint::spin_loop();
-            now = Instant::now();
-        }
-        operation();
-        now = Instant::now();
-        times.saturating_record((now - due).as_nanos() as u64);
-    }
-    Paced { times, faults: page_faults() - faults }
-}
-
-/// Page faults of this thread so far.
-fn page_faults() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
-    // Behind the name, which ends in a bracket: minor faults are field 10, major ones field 12.
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let field = |n: usize| fields.get(n - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    field(10) + field(12)
 }

@@ -11,6 +11,7 @@ use crossbeam_utils::CachePadded;
 use kaelix_wal::{Geometry, OnFull, Options, Persistence, Wal};
 use memmap2::MmapRaw;
 
+use crate::support::results::Row;
 use crate::support::{ROUNDS, median, seconds, time_threads};
 
 const TMPFS: &str = "/dev/shm";
@@ -75,6 +76,8 @@ fn ratio(
         floors.push(nanos(time_threads(threads, count, floor)));
         logs.push(nanos(time_threads(threads, count, log)));
     }
+    let row = Row::new("persistent_memory", id, "each append", "ns").log(&logs);
+    row.floor("claim, copy, write back, fence", &floors).write();
     let ratio = median(floors.iter().zip(&logs).map(|(floor, log)| floor / log).collect());
     format!("| {id} | {:.0} | {:.0} | {ratio:.2} |", median(floors), median(logs))
 }

@@ -4,13 +4,14 @@
 //! The disk's own counter is read, so other writers on the disk spoil a run.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use criterion::Criterion;
 use kaelix_wal::{Durability, OnFull, Options, Wal};
 use rustix::fs::Advice;
 
+use crate::support::results::Row;
 use crate::support::{RING, append, mapped_file, median, open};
 
 const PAYLOAD: usize = 1 << 10;
@@ -49,6 +50,10 @@ pub fn run(_: &mut Criterion) {
         let wal = Wal::open(path.join("log"), options).expect("it was closed in order");
         cold_singles.push(singles(&wal, &disk));
         cold.push(ingest(&wal, &disk));
+    }
+    for (case, rounds) in [("new file", &new), ("after laps", &laps), ("cold open", &cold)] {
+        let row = Row::new("write_amplification", case, "written for each byte", "bytes");
+        row.log(rounds).write();
     }
     row("log, sustained ingest, new file", median(new));
     row("log, sustained ingest, after laps", median(laps));
@@ -94,8 +99,6 @@ fn evict(path: &Path) {
     let file = File::open(path).expect("the ring file");
     file.sync_all().expect("the disk takes it");
     rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("advice is free");
-    let mut page = [0; 4096];
-    file.read_exact_at(&mut page, 0).expect("the ring file");
 }
 
 /// The disk's count of sectors written.

@@ -1,8 +1,14 @@
 //! What the benchmark groups share.
 
 pub mod append_floor;
+pub mod append_parts;
+pub mod check;
 pub mod disk_floor;
+pub mod paced;
 pub mod plot;
+pub mod pressure;
+pub mod results;
+pub mod scan_floor;
 
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -81,22 +87,32 @@ pub fn time_calls(time: Duration, mut operation: impl FnMut()) -> Histogram<u64>
 /// Runs `count` calls of `operation`, spread over `threads` threads that start together; returns
 /// the time from the common start to the end of the last.
 pub fn time_threads(threads: u64, count: u64, operation: impl Fn() + Sync) -> Duration {
-    if threads == 1 {
+    time_workers(count, &mut vec![(); threads as usize], |()| operation())
+}
+
+/// As [`time_threads`], a thread for each of `workers`.
+pub fn time_workers<W: Send>(
+    count: u64,
+    workers: &mut [W],
+    operation: impl Fn(&mut W) + Sync,
+) -> Duration {
+    if let [worker] = workers {
         let start = Instant::now();
         for _ in 0..count {
-            operation();
+            operation(worker);
         }
         return start.elapsed();
     }
-    let barrier = Barrier::new(threads as usize + 1);
+    let threads = workers.len() as u64;
+    let barrier = Barrier::new(workers.len() + 1);
     std::thread::scope(|scope| {
-        for thread in 0..threads {
+        for (thread, worker) in (0..).zip(workers) {
             let share = count / threads + u64::from(thread < count % threads);
             let (barrier, operation) = (&barrier, &operation);
             scope.spawn(move || {
                 barrier.wait();
                 for _ in 0..share {
-                    operation();
+                    operation(worker);
                 }
                 barrier.wait();
             });
@@ -105,6 +121,25 @@ pub fn time_threads(threads: u64, count: u64, operation: impl Fn() + Sync) -> Du
         let start = Instant::now();
         barrier.wait();
         start.elapsed()
+    })
+}
+
+/// As [`time_calls`], a thread for each of `workers`.
+pub fn time_each<W: Send>(
+    time: Duration,
+    workers: &mut [W],
+    operation: impl Fn(&mut W) + Sync,
+) -> Histogram<u64> {
+    std::thread::scope(|scope| {
+        let operation = &operation;
+        let handles: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| scope.spawn(move || time_calls(time, || operation(worker))))
+            .collect();
+        handles.into_iter().fold(histogram(), |mut all, handle| {
+            all.add(handle.join().expect("no panic")).expect("same bounds");
+            all
+        })
     })
 }
 
