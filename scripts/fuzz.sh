@@ -50,6 +50,7 @@ for target in $targets; do
     if ! "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=20 \
         -rss_limit_mb=3000 -max_len=32768 -dict=dictionary -artifact_prefix="artifacts/$target/" \
         -print_final_stats=1 "$work/$target" "corpus/$target" >"$log" 2>&1; then
+        grep -a -A 3 'panicked at' "$log" || true
         tail -n 60 "$log"
         printf 'fuzz.sh: %s found something; replay with\n    %s FILE\n' "$target" \
             "$CARGO_TARGET_DIR/$host/release/$target" >&2

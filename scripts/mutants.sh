@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Mutation testing: `mutants.sh [FILE...]` changes, in a copy, what .cargo/mutants.toml names (or
 # these files alone) one operator, branch or function body at a time; each time a test must fail, or
-# docs/testing.md must say why none can. Half an hour or more for everything, minutes for a file.
+# docs/testing.md must say why none can. An hour or more for everything, minutes for a file.
 # Needs python3 and cargo-mutants. See the head of scripts/mutants.py.
 set -euo pipefail
 exec </dev/null

@@ -35,7 +35,9 @@ sanitized() {
         flags+=" $told"
     fi
     printf '\n==> %s: %s\n' "$sanitizer" "$*"
+    # With line tables alone, inlined functions have short names, which no suppression knows.
     RUSTFLAGS="${RUSTFLAGS:-} $flags" CARGO_TARGET_DIR="$target/sanitized-$sanitizer" \
+        CARGO_PROFILE_DEV_DEBUG=full \
         cargo +nightly test --locked --target "$host" --package kaelix-wal "$@" -- \
         --test-threads=2 --skip small_ring
 }

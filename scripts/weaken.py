@@ -3,7 +3,8 @@
     weaken.sh [FILTER]          each weakening whose name contains FILTER: the model that
                                 loom-tests/weakened.txt names must fail
     weaken.sh --list            compares that file with the source, and runs nothing
-    weaken.sh --orderings       the weakened orderings alone, which take one build
+    weaken.sh --orderings       the weakened orderings alone
+    weaken.sh --mistakes        the other mistakes alone
     weaken.sh --quick           the listed model alone; what is listed to survive is left out
     weaken.sh --find [FILTER]   finds the first model that fails, and prints a line for the file
 
@@ -12,7 +13,8 @@ weaker ones, each fence goes, and BREAKS adds mistakes of other kinds. So a new 
 in the file, and that is an error. A line may say `survives:` and why; then no model may fail.
 
 All weakened orderings are in one build of the copy, which reads from the environment which of them
-to use. Each of BREAKS is a build of its own.
+to use, and so are the mistakes that lie within a function, each as a body of it that can be chosen.
+The others are a build each.
 """
 
 import os
@@ -35,7 +37,7 @@ WEAKER = {
     "AcqRel": ["Acquire", "Release"],
     "SeqCst": ["AcqRel"],
 }
-MODELS = ["ring", "recycle", "sleep", "durability"]
+MODELS = ["ring", "recycle", "sleep", "durability", "streams", "idempotent"]
 LIMIT_S = 150
 
 # Mistakes that are no weakened ordering: (name, file, old text, new text).
@@ -112,38 +114,41 @@ BREAKS = [
     (
         "does not zero",
         "segments/prepare.rs",
-        "unsafe { zero(region, start + 8..start + geometry.segment_size(), between) };",
-        "unsafe { zero(region, start + 8..start + 16, between) };",
+        "unsafe { zero(region, start + 8..start + geometry.segment_size(), goes_on) };",
+        "unsafe { zero(region, start + 8..start + 16, goes_on) };",
     ),
     (
         "zeroes after the header",
         "segments/prepare.rs",
-        """    unsafe { zero(region, start + 8..start + geometry.segment_size(), between) };
+        """    let zeroed = unsafe { zero(region, start + 8..start + geometry.segment_size(), goes_on) };
+    if !zeroed {
+        return false;
+    }
     // SAFETY: as above: the header behind its sequence word.
     unsafe { region.write(start + 8, rest) };
 """,
         """    unsafe { region.write(start + 8, rest) };
     // SAFETY: as above.
-    unsafe { zero(region, start + 8..start + geometry.segment_size(), between) };
+    unsafe { zero(region, start + 8..start + geometry.segment_size(), goes_on) };
 """,
     ),
     (
         "prepares before it has zeroed",
         "segments/janitor.rs",
-        """        unsafe {
+        """        let prepared = unsafe {
             prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence, || {
                 self.let_others_run();
-            });
+                !self.is_stopped()
+            })
+        };
+        if !prepared {
+            return Ok(Step::Stopped);
         }
         ring.advance_prepared(sequence);
 """,
         """        ring.advance_prepared(sequence);
         // SAFETY: none.
-        unsafe {
-            prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence, || {
-                self.let_others_run();
-            });
-        }
+        unsafe { prepare_segment(ring.region(), ring.geometry(), ring.identity(), sequence, || true) };
 """,
     ),
     (
@@ -172,8 +177,15 @@ BREAKS = [
     (
         "takes the lead's lock for a look at the time",
         "durability/flusher.rs",
-        "        match self.options.durability {\n",
-        "        drop(lock(&self.flush));\n        match self.options.durability {\n",
+        "        self.look_behind()\n    }\n\n    /// Rule 2.",
+        """        let looked = self.look_behind();
+        let look = lock(&self.flush);
+        self.ring.durable();
+        drop(look);
+        looked
+    }
+
+    /// Rule 2.""",
     ),
     (
         "takes the lead's lock for a look",
@@ -223,18 +235,17 @@ BREAKS = [
     (
         "sleeps without saying that it watches durable",
         "reader/tail.rs",
-        "            ring.watch_durable();\n",
+        "        ring.watch_durable();\n",
         "",
     ),
     (
         "announces a tail's sleep before it has registered",
         "reader/tail.rs",
-        """        let waiter = ring.tail_readers.register(0);
-        let reserved = ring.announce_reader_sleep();
-""",
-        """        let reserved = ring.announce_reader_sleep();
-        let waiter = ring.tail_readers.register(0);
-""",
+        """    let waiter = reader.ring.tail_readers.register(0);
+    match look_again(reader) {""",
+        """    let sleep = look_again(reader);
+    let waiter = reader.ring.tail_readers.register(0);
+    match sleep {""",
     ),
     (
         "announces the flusher's sleep after the flag",
@@ -278,8 +289,8 @@ BREAKS = [
     (
         "sleeps without a second look",
         "reader/tail.rs",
-        "        if self.reader.has_news(at) {",
-        "        if false {",
+        "    if has_news(reader, at) {\n        return Sleep::No;",
+        "    if false {\n        return Sleep::No;",
     ),
     (
         "sleeps long while older claims are open",
@@ -296,14 +307,109 @@ BREAKS = [
     (
         "ends a tail before its last look",
         "reader/tail.rs",
-        """            if let Some(located) = self.reader.step()? {
-                return Ok(Some(Record::new(self.reader.ring, &self.reader.pin, located)));
+        """            if let Some(located) = self.reader.step_to_shown()? {
+                return Ok(Some(self.reader.lend(located)));
             }
             if ended {""",
-        """            if let Some(located) = self.reader.step()? {
-                return Ok(Some(Record::new(self.reader.ring, &self.reader.pin, located)));
+        """            if let Some(located) = self.reader.step_to_shown()? {
+                return Ok(Some(self.reader.lend(located)));
             }
-            if ended || self.reader.has_ended() {""",
+            if ended || has_ended(&self.reader) {""",
+    ),
+    (
+        "ends a hold before the commit",
+        "stream/mod.rs",
+        """        let lsn = self.parts.producer.append(&self.label, payload)?;
+        hold.advance(lsn);
+        Ok(lsn)""",
+        """        let lsn = self.parts.streams.ring().reserved();
+        hold.advance(lsn);
+        drop(hold);
+        self.parts.producer.append(&self.label, payload)""",
+    ),
+    (
+        "looks at the version before it holds it",
+        "stream/mod.rs",
+        """        let hold = self.hold(version)?;
+        let expected = expected.unwrap_or(Lsn::ZERO);
+        if hold.last() != expected {""",
+        """        let before = version.last();
+        let hold = self.hold(version)?;
+        let expected = expected.unwrap_or(Lsn::ZERO);
+        if before != expected {""",
+    ),
+    (
+        "sleeps without a second look at the hold",
+        "stream/version.rs",
+        "if self.0.fetch_or(WAITED, Ordering::Relaxed) & HELD != 0 {",
+        "if self.0.fetch_or(WAITED, Ordering::Relaxed) | HELD != 0 {",
+    ),
+    (
+        "says that it waits before it is on the list",
+        "stream/version.rs",
+        """        let waiter = waiters.register(0);
+        // Relaxed: the list's lock hands over what there is to hand over; the word's own order
+        // decides who sees whom.
+        if self.0.fetch_or(WAITED, Ordering::Relaxed) & HELD != 0 {""",
+        """        let before = self.0.fetch_or(WAITED, Ordering::Relaxed);
+        let waiter = waiters.register(0);
+        if before & HELD != 0 {""",
+    ),
+    (
+        "sleeps without a word",
+        "stream/version.rs",
+        "if self.0.fetch_or(WAITED, Ordering::Relaxed) & HELD != 0 {",
+        "if self.0.load(Ordering::Relaxed) & HELD != 0 {",
+    ),
+    (
+        "ends a hold by a store",
+        "stream/version.rs",
+        "let word = self.version.0.swap(self.last.get(), Ordering::Release);",
+        """let word = self.version.0.load(Ordering::Relaxed);
+        self.version.0.store(self.last.get(), Ordering::Release);""",
+    ),
+    (
+        "holds streams in the order of the batch",
+        "stream/streams.rs",
+        """        touched.sort_unstable();
+        touched.dedup();
+""",
+        "        touched.dedup();\n",
+    ),
+    (
+        "appends the entries of a batch one by one",
+        "producer.rs",
+        "        let (len, stream) = measure(entries.clone()).ok_or(AppendError::EmptyBatch)?;",
+        """        let mut last = None;
+        for entry in entries.clone() {
+            let label = self.ring.label(RecordKind::Data, entry.stream, 0);
+            last = Some(self.append(&label, entry.payload)?);
+        }
+        if let Some(last) = last {
+            return Ok(last);
+        }
+        let (len, stream) = measure(entries.clone()).ok_or(AppendError::EmptyBatch)?;""",
+    ),
+    (
+        "tells of a stream before its version is there",
+        "stream/streams.rs",
+        """        for id in versioned {
+            if let""",
+        """        self.index.set_known(known);
+        for id in versioned {
+            if let""",
+    ),
+    (
+        "counts the streams before it follows the log",
+        "stream/index.rs",
+        "                            streams = known();\n",
+        "",
+    ),
+    (
+        "believes a version that is held",
+        "stream/streams.rs",
+        "if versions.iter().all(|(_, version)| !version.is_held()) {",
+        "if versions.iter().all(|(_, version)| !version.is_held() || true) {",
     ),
 ]
 
@@ -363,6 +469,60 @@ def breaks():
             sys.exit(f"weaken: BREAKS, {name}: its text is found {text.count(old)} times in {path}")
         broken.append((f"{path}: {name}", path, text.replace(old, new)))
     return broken
+
+
+def body_of(text, start, end):
+    """The body, without its braces, of the function in which a change of `text` lies; or None."""
+    heads = re.finditer(r"^ *(?:pub(?:\([^)]*\))? )?(?:unsafe )?fn ", text, re.M)
+    for head in reversed([head for head in heads if head.end() <= start]):
+        brackets = []
+        for token in re.finditer(SKIPPED + r"|[][(){};]", text[head.end() :]):
+            at, token = head.end() + token.start(), token[0]
+            if token in "([{":
+                brackets.append((token, at))
+            elif token in ")]}":
+                opened, since = brackets.pop()
+                if opened == "{" and not brackets:
+                    if since < start and end <= at:
+                        return since + 1, at
+                    break
+            elif token == ";" and not brackets:
+                break
+    return None
+
+
+# What has no brackets that count: comments, strings, characters.
+SKIPPED = r"""//[^\n]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\\n]|\\.)'"""
+
+
+def changed_span(old, new):
+    """Where `old` differs from `new`: from, to, counted from the start and from the end."""
+    start = len(os.path.commonprefix([old, new]))
+    behind = len(os.path.commonprefix([old[start:][::-1], new[start:][::-1]]))
+    return start, behind
+
+
+def choosable_mistakes(broken):
+    """Of mistakes (number, file, broken text), those that are within a function: for each file its
+    text with all of them, and their numbers."""
+    bodies = {}
+    for number, path, text in broken:
+        whole = (ROOT / "src" / path).read_text()
+        start, behind = changed_span(whole, text)
+        if span := body_of(whole, start, len(whole) - behind):
+            broken_body = text[span[0] : span[1] + len(text) - len(whole)]
+            bodies.setdefault(path, {}).setdefault(span, []).append((number, broken_body))
+    texts, numbers = {}, set()
+    for path, spans in bodies.items():
+        text = (ROOT / "src" / path).read_text()
+        for (start, end), choices in sorted(spans.items(), reverse=True):
+            arms = "".join(
+                f"if crate::sync::is_chosen({number}) {{{body}}} else " for number, body in choices
+            )
+            text = f"{text[:start]}\n{arms}{{{text[start:end]}}}\n{text[end:]}"
+            numbers |= {number for number, _ in choices}
+        texts[path] = text
+    return texts, numbers
 
 
 def read_table():
@@ -441,6 +601,10 @@ class Copy:
             for (_, start, end, whole), choices in sorted(here, reverse=True):
                 text = text[:start] + choosable(whole, choices) + text[end:]
             self.write(path, text)
+        self.write_choice()
+
+    def write_choice(self):
+        """Lets the environment choose."""
         self.write("sync/mod.rs", (ROOT / "src" / "sync" / "mod.rs").read_text() + CHOICE)
 
     def build(self):
@@ -507,11 +671,36 @@ def report(name, failed, listed):
     return good
 
 
+def try_mistakes(chosen, expected, is_quick):
+    """Runs the models on each mistake; how many are not as listed."""
+    copy, wrong = Copy(), 0
+    numbered = [(number, path, text) for number, (_, path, text) in enumerate(chosen)]
+    texts, together = choosable_mistakes(numbered)
+    for path, text in texts.items():
+        copy.write(path, text)
+    copy.write_choice()
+    binary = copy.build()
+    for number, (name, *_) in enumerate(chosen):
+        if number in together:
+            failed = Models(copy, binary, number).first_failure(expected[name], is_quick)
+            wrong += not report(name, failed, expected[name])
+    for path in [*texts, "sync/mod.rs"]:
+        copy.restore(path)
+    for number, (name, path, text) in enumerate(chosen):
+        if number not in together:
+            copy.write(path, text)
+            failed = Models(copy, copy.build()).first_failure(expected[name], is_quick)
+            copy.restore(path)
+            wrong += not report(name, failed, expected[name])
+    return wrong
+
+
 def main():
     arguments = sys.argv[1:]
     flags = [argument for argument in arguments if argument.startswith("--")]
     words = [argument for argument in arguments if not argument.startswith("--")]
-    if len(words) > 1 or any(flag not in ("--list", "--find", "--orderings", "--quick") for flag in flags):
+    known = ["--list", "--find", "--orderings", "--mistakes", "--quick"]
+    if len(words) > 1 or any(flag not in known for flag in flags):
         sys.exit(__doc__)
     wanted = words[0] if words else ""
     found, broken = weakenings(), breaks()
@@ -531,7 +720,7 @@ def main():
         survives = (expected[name] or "").startswith("survives: ")
         return wanted in name and not (is_quick and survives)
 
-    if any(is_wanted(name) for name, *_ in found):
+    if any(is_wanted(name) for name, *_ in found) and "--mistakes" not in flags:
         copy = Copy()
         copy.make_choosable(found)
         binary = copy.build()
@@ -540,12 +729,7 @@ def main():
                 failed = Models(copy, binary, number).first_failure(expected[name], is_quick)
                 wrong += not report(name, failed, expected[name])
     chosen = [row for row in broken if is_wanted(row[0]) and "--orderings" not in flags]
-    copy = Copy() if chosen else None
-    for name, path, text in chosen:
-        copy.write(path, text)
-        failed = Models(copy, copy.build()).first_failure(expected[name], is_quick)
-        copy.restore(path)
-        wrong += not report(name, failed, expected[name])
+    wrong += try_mistakes(chosen, expected, is_quick) if chosen else 0
     if wrong:
         sys.exit(f"weaken: {wrong} not as listed")
 
