@@ -109,13 +109,7 @@ fn write(wal: &Wal, writer: u32, count: u64, seed: u64) {
         };
         match result {
             Ok(_) => appended += 1,
-            Err(AppendError::Conflict { actual: Some(lsn), .. }) => {
-                // What is in the way is in the log, or was.
-                match wal.get(lsn) {
-                    Ok(_) | Err(ReadError::Trimmed { .. }) => {}
-                    Err(error) => panic!("at {lsn}: {error}"),
-                }
-            }
+            Err(AppendError::Conflict { actual: Some(lsn), .. }) => check_committed(wal, lsn),
             Err(error) => panic!("{error}"),
         }
     }
