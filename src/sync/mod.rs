@@ -13,6 +13,8 @@ mod modelled;
 mod native;
 #[cfg(wal_sanitized)]
 mod sanitized;
+#[cfg(any(wal_loom, wal_sanitized))]
+mod worded;
 
 pub use crossbeam_utils::CachePadded;
 #[cfg(any(wal_loom, wal_shuttle))]

@@ -13,7 +13,9 @@ pub use checker::thread::{JoinHandle, Thread, ThreadId, current, yield_now};
 pub use std::sync::Arc;
 
 #[cfg(wal_loom)]
-pub use super::explored::{Condvar, Mutex, MutexGuard, tried};
+pub use super::explored::tried;
+#[cfg(wal_loom)]
+pub use super::worded::{Condvar, Mutex, MutexGuard};
 pub use watch::Watch;
 
 /// See the native one. Shuttle's `try_lock` needs no help.

@@ -9,7 +9,7 @@ pub use std::thread::ThreadId;
 pub use std::thread::{JoinHandle, Thread, current};
 
 #[cfg(wal_sanitized)]
-pub use super::sanitized::{Condvar, Mutex, MutexGuard};
+pub use super::worded::{Condvar, Mutex, MutexGuard};
 
 pub use super::lock as lock_process;
 /// A process-wide lock for what even models do not share (the list of logs open in this
