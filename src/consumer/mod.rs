@@ -17,8 +17,6 @@ pub(crate) mod store;
 use std::fmt;
 
 use crate::error::ConsumerError;
-#[allow(unused_imports, reason = "the documentation names it")]
-use crate::error::ReadError;
 use crate::lsn::{EpochLsn, Lsn};
 use crate::reader::{Position, Reader, Tail};
 
@@ -108,8 +106,8 @@ impl<'w> Consumer<'w> {
     ///
     /// # Errors
     ///
-    /// [`ConsumerError::Cut`]; [`ReadError::Trimmed`], in [`ConsumerError::Read`], if the position
-    /// has been released; [`ConsumerError::Unknown`].
+    /// [`ConsumerError::Cut`]; [`ReadError::Trimmed`](crate::ReadError::Trimmed), in
+    /// [`ConsumerError::Read`], if the position has been released; [`ConsumerError::Unknown`].
     pub fn reader(&self) -> Result<Reader<'w>, ConsumerError> {
         self.consumers.reader(&self.name)
     }
@@ -134,8 +132,9 @@ impl<'w> Consumer<'w> {
     ///
     /// # Errors
     ///
-    /// [`ReadError::NotARecord`] or [`ReadError::NotYet`], in [`ConsumerError::Read`], if that is
-    /// no record boundary; [`ConsumerError::Cut`], [`ConsumerError::Unknown`],
+    /// [`ReadError::NotARecord`](crate::ReadError::NotARecord) or
+    /// [`ReadError::NotYet`](crate::ReadError::NotYet), in [`ConsumerError::Read`], if that is no
+    /// record boundary; [`ConsumerError::Cut`], [`ConsumerError::Unknown`],
     /// [`ConsumerError::Closed`].
     pub fn ack(&self, lsn: Lsn) -> Result<(), ConsumerError> {
         self.consumers.ack(&self.name, lsn)

@@ -420,8 +420,8 @@ pub enum ReadError {
         /// The oldest position still there.
         oldest: Lsn,
     },
-    /// No record is published at that position yet: none is committed, or something that was claimed
-    /// before it is not.
+    /// No record is published at that position yet: none is committed, or something that was
+    /// claimed before it is not.
     #[error("nothing is published at LSN {lsn} yet; the log ends at LSN {end}")]
     NotYet {
         /// The position asked for.

@@ -48,3 +48,36 @@ pub(super) fn rest(geometry: &Geometry, lsn: Lsn) -> Range<u64> {
     let page = u64::from(offset) / PAGE_SIZE * PAGE_SIZE;
     segment + page..segment + geometry.segment_size()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::{Kind, Simulated};
+    use crate::tests::{head_of, new_image};
+
+    #[test]
+    fn what_is_looked_for_is_where_the_log_may_go_on() {
+        let geometry = Geometry::new(16 * 64 << 10, 64 << 10).expect("in bounds");
+        let image = new_image(geometry);
+        let mut head = head_of(&image);
+        let region = Region::new(Simulated::new(image.clone()));
+        let in_memory = Region::new(Simulated::new_of(Kind::Memory, image));
+        let begins = |segments: u32| rest(&geometry, geometry.first_record(2 + segments));
+        let middle = geometry.lsn(2, 20 << 10);
+        let at_the_end = geometry.lsn(1, geometry.record_end());
+        for (durable, clean, behind) in
+            [(middle, true, 0), (middle, false, 3), (at_the_end, true, 0), (at_the_end, false, 3)]
+        {
+            head.checkpoint.durable = durable;
+            head.checkpoint.clean = clean;
+            let cached = Cached::look(&region, &head);
+            assert!(cached.holds(&rest(&geometry, geometry.normalize(durable))));
+            // Not what lies below the page of `durable`.
+            assert_eq!(cached.holds(&begins(0)), durable == at_the_end);
+            for segments in 1..6 {
+                assert_eq!(cached.holds(&begins(segments)), segments <= behind, "{segments}");
+            }
+            assert!(!Cached::look(&in_memory, &head).holds(&begins(1)));
+        }
+    }
+}

@@ -318,6 +318,7 @@ impl RepairPlan {
         })?;
         let region = Region::new(mapped);
         let refused = |refusal| RepairError::Open(recovery::refusal_error(&path, refusal));
+        // The cache is not relied on: the copy is recovered as its disk has it.
         let cached = Cached::default();
         let applied = apply(&region, &self.head, boot, &self.plan, &cached, sync::now());
         let (recovered, slots) = applied.map_err(refused)?;

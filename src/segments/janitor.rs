@@ -143,7 +143,7 @@ impl Janitor {
     }
 
     fn is_stopped(&self) -> bool {
-        // Relaxed: the bell hands it over.
+        // Relaxed: the bell hands it to a sleeper; one at work may see it a moment later.
         self.stop.load(Ordering::Relaxed)
     }
 

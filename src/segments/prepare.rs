@@ -13,7 +13,7 @@ use crate::layout::{Identity, SegmentHeader};
 use crate::region::Region;
 use crate::sync::{Ordering, fence};
 
-/// How much is done at a time: a tenth of a millisecond's work.
+/// How much is zeroed at a time: a tenth of a millisecond's work.
 const SLICE: u64 = 256 << 10;
 
 /// Prepares segment `sequence` in its ring slot. Asks `goes_on` between two slices of the work: if
