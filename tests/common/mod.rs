@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use kaelix_wal::{AppendError, Durability, Geometry, Lsn, Options, Position, Wal};
+use kaelix_wal::{AppendError, Blocker, Durability, Geometry, Lsn, Options, Position, Wal};
 
 pub const SEGMENT: u64 = 64 << 10;
 /// Offset of a segment's first record.
@@ -226,6 +226,10 @@ pub fn fill(wal: &Wal, from: u64, len: usize) -> (Vec<Lsn>, AppendError) {
                 reservation.copy_from_slice(&numbered(0, number, len));
                 lsns.push(reservation.commit());
             }
+            // It is not full: on a busy machine, what prepares segments has not been served yet.
+            Err(AppendError::Full { retained, capacity, .. })
+                if retained < capacity - wal.geometry().segment_size()
+                    && !matches!(wal.who_blocks_reclaim(), Some(Blocker::Reader { .. })) => {}
             Err(refusal) => return (lsns, refusal),
         }
     }
