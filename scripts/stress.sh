@@ -10,7 +10,8 @@ export KAELIX_KILL_CYCLES="${KAELIX_KILL_CYCLES:-200}"
 export KAELIX_STRESS="${KAELIX_STRESS:-5}"
 
 # One after the other: each of them is to have the whole machine.
-for test in kill9 kill_transactions stress every_size full_and_trim readers idle; do
+for test in kill9 kill_transactions stress stream_stress stream_index idempotent every_size \
+    full_and_trim readers idle; do
     printf '\n==> %s\n' "$test"
     cargo test --release --locked --package kaelix-wal --test "$test"
 done
