@@ -364,17 +364,25 @@ fn what_holds_the_tail_is_named() {
 
 #[test]
 fn what_is_released_but_not_durable_is_named() {
-    let place = Place::new();
     let interval = Durability::Interval(Duration::from_secs(3600));
-    let wal = place.create(Options::new().durability(interval));
-    append(&wal, 0..12);
-    let end = wal.watermarks().published;
-    wal.checkpoint(end).expect("the end is a boundary");
-    let blocker = wal.who_blocks_reclaim();
-    let durable = wal.watermarks().durable;
-    assert_eq!(blocker, Some(Blocker::NotDurable { durable }));
-    wal.sync().expect("the disk takes it");
-    assert_eq!(wal.who_blocks_reclaim(), None);
+    for attempts_left in (0..20).rev() {
+        let place = Place::new();
+        let wal = place.create(Options::new().durability(interval));
+        append(&wal, 0..12);
+        let end = wal.watermarks().published;
+        wal.checkpoint(end).expect("the end is a boundary");
+        let blocker = wal.who_blocks_reclaim();
+        let durable = wal.watermarks().durable;
+        // The first record wakes the flusher. On a busy machine it is late, and syncs more of them.
+        if blocker.is_none() && durable >= Lsn::new(SEGMENT) && attempts_left > 0 {
+            continue;
+        }
+        let Some(Blocker::NotDurable { durable: named }) = blocker else { panic!("{blocker:?}") };
+        assert!(named <= durable && named < Lsn::new(SEGMENT));
+        wal.sync().expect("the disk takes it");
+        assert_eq!(wal.who_blocks_reclaim(), None);
+        return;
+    }
 }
 
 /// In a log without durability, a copy that lacks the newest records has the same past, but another
