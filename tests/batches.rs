@@ -91,12 +91,12 @@ fn a_gathered_batch_can_be_used_again() {
 fn a_batch_that_fits_no_segment_is_refused_before_anything_is_written() {
     let place = Place::new();
     let wal = place.create(Options::new());
-    let before = wal.watermarks();
+    let before = wal.watermarks().reserved;
     let max = wal.geometry().payload_len_max();
     let large = vec![1; max / 2];
     let refused = wal.append_batch([&large, &large]);
     assert!(matches!(refused, Err(AppendError::TooLarge { len, max: m }) if len > m && m == max));
-    assert_eq!(wal.watermarks(), before);
+    assert_eq!(wal.watermarks().reserved, before);
     // What just fits does.
     let largest = vec![1; max - 8];
     wal.append_batch([&largest]).expect("it fits");
