@@ -312,8 +312,8 @@ fn child() {
                 }
             });
         }
-        // Releases all but the newest thousand, once nobody asks for older ones: what is released is
-        // forgotten, or refused as too old.
+        // Releases all but the newest thousand, once nobody asks for older ones: what is released
+        // is forgotten, or refused as too old.
         let mut tail = wal.tail(Position::Oldest).expect("the oldest is there");
         let mut kept = std::collections::VecDeque::new();
         while start.elapsed() < CHILD_LIFE {

@@ -490,6 +490,15 @@ fn pinned_records_are_kept_across_laps() {
     assert!(wal.watermarks().trimmed > Lsn::new(8 * 4 * SEGMENT));
 }
 
+/// Ends the threads of a test that has failed, too: its failure is to be seen.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A reader that is started while the log is overwritten at full speed starts somewhere sensible.
 #[test]
 fn readers_start_on_a_busy_log() {
@@ -504,6 +513,7 @@ fn readers_start_on_a_busy_log() {
                 number += 1;
             }
         });
+        let _stops = StopOnDrop(&stop);
         let start = Instant::now();
         let mut rounds = 0;
         while start.elapsed() < Duration::from_millis(700) || rounds < 100 {
@@ -519,7 +529,6 @@ fn readers_start_on_a_busy_log() {
             }
             rounds += 1;
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

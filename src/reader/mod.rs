@@ -45,6 +45,22 @@ fn pin(ring: &Ring, lsn: Lsn) -> Result<Pin<'_>, ReadError> {
     })
 }
 
+/// Pins the position that `find` finds. If that was released in the meantime (at full speed, a ring
+/// goes round in a moment), it is another one by now.
+pub(crate) fn pin_found(
+    ring: &Ring,
+    mut find: impl FnMut() -> Lsn,
+) -> Result<(Pin<'_>, Lsn), ReadError> {
+    loop {
+        let lsn = find();
+        match pin(ring, lsn) {
+            Ok(pin) => return Ok((pin, lsn)),
+            Err(ReadError::Trimmed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The record at `lsn`, verified.
 pub(crate) fn get(ring: &Ring, lsn: Lsn) -> Result<PinnedRecord<'_>, ReadError> {
     let (_, offset) = ring.geometry().split(lsn);
@@ -307,19 +323,8 @@ impl<'w> Reader<'w> {
                 let lsn = check_boundary(ring, lsn)?;
                 (pin(ring, lsn)?, lsn)
             }
-            Position::Newest => {
-                let end = ring.publish();
-                (pin(ring, end)?, end)
-            }
-            // Trimmed in the meantime: the oldest is another one by now.
-            Position::Oldest => loop {
-                let oldest = ring.trimmed();
-                match pin(ring, oldest) {
-                    Ok(pin) => break (pin, oldest),
-                    Err(ReadError::Trimmed { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            },
+            Position::Newest => pin_found(ring, || ring.publish())?,
+            Position::Oldest => pin_found(ring, || ring.trimmed())?,
         };
         // What was released before we stood there has its copy shown; the rest, ourselves.
         let copied_below = match from {

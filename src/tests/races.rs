@@ -7,6 +7,7 @@ use crate::error::ReadError;
 use crate::geometry::Geometry;
 use crate::inspect::Observer;
 use crate::layout::Identity;
+use crate::reader::pin_found;
 use crate::region::{Region, Simulated};
 use crate::ring::{CLOSED, Ring, StartPositions};
 use crate::sync::{Arc, AtomicBool, Ordering};
@@ -16,6 +17,27 @@ fn on_new_disk(geometry: Geometry, options: Options) -> (Arc<Simulated>, Wal) {
     let disk = Simulated::new(new_image(geometry));
     let wal = open(&disk, 1, options).expect("a new log opens");
     (disk, wal)
+}
+
+/// A reader that was to start behind the newest record was refused as trimmed: between its look and
+/// its pin, the log had gone round.
+#[test]
+fn a_start_that_is_released_before_it_is_pinned_is_looked_for_again() {
+    let options = Options::new().durability(Durability::None).on_full(OnFull::Overwrite);
+    let (_, wal) = on_new_disk(tiny(4), options);
+    let mut looks = 0;
+    let (_pin, at) = pin_found(&wal.ring, || {
+        looks += 1;
+        let newest = wal.ring.publish();
+        if looks == 1 {
+            while wal.watermarks().trimmed <= newest {
+                wal.append(&[1; 1000]).expect("the oldest makes room");
+            }
+        }
+        newest
+    })
+    .expect("a pin is free");
+    assert_eq!((looks, at), (2, wal.watermarks().published));
 }
 
 /// Two trims at a time moved a slot's `trimmed` backwards, below a segment recycled by then.
