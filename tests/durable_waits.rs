@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{MODES, Place, wait_until, within_patience};
@@ -76,6 +77,35 @@ fn many_tasks_share_syncs() {
     });
     let metrics = wal.metrics();
     assert!(metrics.syncs < 64 * 20 / 2, "{metrics:?}");
+}
+
+/// All threads wait behind one that has not committed: what it holds back becomes durable at once.
+#[test]
+fn waiting_threads_share_syncs() {
+    let (threads, rounds) = (16, 10);
+    for durability in MODES {
+        let place = Place::new();
+        let wal = place.create(Options::new().durability(durability));
+        let mut syncs = 0;
+        for _ in 0..rounds {
+            let hole = wal.reserve(8).expect("there is room");
+            let end = wal.watermarks().reserved.get() + threads * 32;
+            let before = wal.metrics().syncs;
+            thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| {
+                        let lsn = wal.append_durable(b"sixteen bytes ok").expect("room");
+                        assert!(wal.watermarks().durable > lsn);
+                    });
+                }
+                wait_until("all wait", || wal.watermarks().reserved.get() >= end);
+                hole.commit();
+            });
+            syncs += wal.metrics().syncs - before;
+        }
+        // One of what lay before, and one for all of them.
+        assert!(syncs <= 4 * rounds, "{durability:?}: {syncs} syncs");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use common::{
     DATA_OFFSET, FIRST_RECORD, MODES, PATIENCE, Place, RECORD_END, SEGMENT, check_numbered, fill,
     numbered, read_all, soon, wait_until, within_patience,
 };
+use kaelix_wal::inspect::Observer;
 use kaelix_wal::{
     AppendError, Durability, Lsn, OnFull, Options, PinnedRecord, Position, ReadError, Wal,
 };
@@ -528,6 +529,36 @@ fn readers_start_on_a_busy_log() {
                 }
             }
             rounds += 1;
+        }
+    });
+}
+
+/// The same of one that looks on from outside, and finds the end by a walk.
+#[test]
+fn observers_start_behind_the_newest_of_a_busy_log() {
+    let place = Place::new();
+    let wal = place.create(options(Durability::OnDemand).on_full(OnFull::Overwrite));
+    let observer = Observer::open(&place.path).expect("it is there");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                wal.append(&numbered(0, number, 2000)).expect("never full");
+                number += 1;
+            }
+        });
+        let _stops = StopOnDrop(&stop);
+        let begun = || wal.watermarks().trimmed.get() > 4 * SEGMENT;
+        wait_until("the ring has gone round", begun);
+        for _ in 0..100 {
+            let published = wal.watermarks().published;
+            let cursor = observer.cursor(Position::Newest).expect("it is walked again");
+            let at = cursor.position().get();
+            // The end of a segment's records is where those of the next one start.
+            let at =
+                if at % SEGMENT == RECORD_END { at.next_multiple_of(SEGMENT) + 64 } else { at };
+            assert!(at >= published.get(), "{at} < {published}");
         }
     });
 }

@@ -267,11 +267,13 @@ impl Observer {
         Ok(Count { start, committed, proven, records, payload_bytes })
     }
 
-    /// Reads records in order, as copies.
+    /// Reads records in order, as copies. The newest is found by a walk from what the checkpoint
+    /// says is durable.
     ///
     /// # Errors
     ///
-    /// The position lies below what is retained.
+    /// The position lies below what is retained, or the writer has overtaken the walk to the newest
+    /// time and again.
     pub fn cursor(&self, from: Position) -> Result<Cursor, ReadError> {
         let ring = RingFile::open(&self.dir, false)?;
         let checkpoint = read_checkpoint(&ring, &self.head)?;
@@ -288,17 +290,26 @@ impl Observer {
                 }
                 lsn
             }
-            Position::Oldest | Position::Newest => oldest,
+            Position::Oldest => oldest,
+            Position::Newest => return read_again(|| self.cursor_behind_all()),
         };
         let mut cursor = Cursor::new(ring, self.head, checkpoint, at);
-        if self.head.geometry.normalize(at) == oldest && from != Position::Newest {
+        if self.head.geometry.normalize(at) == oldest {
             cursor = cursor.with_copies_below(oldest);
         }
-        if from == Position::Newest {
-            while cursor.next_behind_gaps()?.is_some() {}
-        } else if let Position::At(lsn) = from {
+        if let Position::At(lsn) = from {
             cursor.check_start(lsn)?;
         }
+        Ok(cursor)
+    }
+
+    /// Behind all that is published. What a slot says is durable was published by then.
+    fn cursor_behind_all(&self) -> Result<Cursor, ReadError> {
+        let ring = RingFile::open(&self.dir, false)?;
+        let checkpoint = read_checkpoint(&ring, &self.head)?;
+        let at = self.head.geometry.normalize(checkpoint.durable.max(checkpoint.trimmed));
+        let mut cursor = Cursor::new(ring, self.head, checkpoint, at);
+        while cursor.next_behind_gaps()?.is_some() {}
         Ok(cursor)
     }
 
