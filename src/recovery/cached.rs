@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn what_is_looked_for_is_where_the_log_may_go_on() {
-        let geometry = Geometry::new(16 * 64 << 10, 64 << 10).expect("in bounds");
+        let geometry = Geometry::new(1 << 20, 64 << 10).expect("in bounds");
         let image = new_image(geometry);
         let mut head = head_of(&image);
         let region = Region::new(Simulated::new(image.clone()));
