@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::unix::fs::FileExt;
 
-use super::{read, read_checkpoint};
+use super::{read, read_checkpoint, read_settled_checkpoint};
 use crate::error::ReadError;
 use crate::files::{RingFile, file_error};
 use crate::geometry::{FIRST_RECORD, RECORD_HEADER_LEN};
@@ -321,6 +321,12 @@ impl Cursor {
         if let Evidence::Valid { epoch, .. } = self.examine(at)?
             && epoch <= self.checkpoint.epoch
         {
+            return Ok(true);
+        }
+        // Or it was released and its place used again, after we looked at the slots: they said so
+        // before that, and a later look finds it.
+        let now = read_settled_checkpoint(&self.ring, &self.head)?;
+        if geometry.normalize(now.trimmed) > at || now.epoch > self.checkpoint.epoch {
             return Ok(true);
         }
         Err(ReadError::Damaged {
