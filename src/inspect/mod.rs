@@ -408,8 +408,8 @@ pub(crate) fn read_checkpoint(ring: &RingFile, head: &Head) -> Result<Checkpoint
 }
 
 /// As [`read_checkpoint`], and none that was replaced before the call. One look at both slots may
-/// miss that, if a slot is written after we have read it, and the other one while we read that: then
-/// the next look finds another.
+/// miss that, if a slot is written after we have read it, and the other one while we read that:
+/// then the next look finds another.
 fn read_settled_checkpoint(ring: &RingFile, head: &Head) -> Result<Checkpoint, ReadError> {
     let mut found = read_checkpoint(ring, head)?;
     for _ in 0..WALKS_MAX {
