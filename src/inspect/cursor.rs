@@ -399,3 +399,50 @@ impl fmt::Debug for Cursor {
         f.debug_struct("Cursor").field("at", &self.at).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::Observer;
+    use crate::sync::{AtomicU64, Ordering};
+    use crate::{Durability, Geometry, OnFull, Options, Position, Wal};
+
+    /// A record that was not there at two looks, and is proven durable, is looked at once more; its
+    /// place may be used again by then.
+    #[test]
+    fn what_is_recycled_right_before_the_last_look_is_overwritten_and_not_damaged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path().join("log");
+        let geometry = Geometry::new(256 << 10, 64 << 10).expect("in bounds");
+        let options = Options::new().durability(Durability::OnDemand).on_full(OnFull::Overwrite);
+        let wal = Arc::new(Wal::create(&dir, geometry, options).expect("a new log"));
+        wal.append(b"applied").expect("there is room");
+        let first = wal.append_durable(b"soon overwritten").expect("there is room");
+        wal.checkpoint(first).expect("a record starts there");
+        wal.sync_checkpoint().expect("a slot says now that the record is durable");
+        let observer = Observer::open(&dir).expect("it is there");
+        let mut cursor = observer.cursor(Position::At(first)).expect("it is there");
+        let (ring, writer, looks) = (cursor.ring.clone(), wal.clone(), AtomicU64::new(0));
+        let read = move |offset, bytes: &mut [u8]| {
+            // As before its commit, twice.
+            let looks = looks.fetch_add(1, Ordering::Relaxed);
+            if looks == 2 {
+                while writer.watermarks().reserved.get() < 2 * geometry.capacity() {
+                    writer.append(&[1; 1000]).expect("the oldest makes room");
+                }
+            }
+            ring.file.read_exact_at(bytes, offset)?;
+            let record = geometry.file_offset(first).saturating_sub(offset) as usize;
+            if looks < 2 {
+                bytes[record..].fill(0);
+            }
+            Ok(())
+        };
+        cursor.window = Window::new(Box::new(read), cursor.head.geometry, cursor.head.log_id);
+        let oldest = match cursor.next() {
+            Err(ReadError::Overwritten { lsn, oldest }) if lsn == first => oldest,
+            other => panic!("{other:?}"),
+        };
+        assert!(oldest > first);
+    }
+}
