@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use super::walk::SegmentWalk;
-use super::{Observer, read, read_checkpoint};
+use super::{Observer, read, read_checkpoint, read_settled_checkpoint};
 use crate::error::{FileError, ReadError};
 use crate::files::file_error;
 use crate::geometry::FIRST_RECORD;
@@ -168,8 +168,9 @@ impl Observer {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Trimmed`] or [`ReadError::NotYet`] if the ring does not hold the segment,
-    /// [`ReadError::Overwritten`] if the writer recycled it meanwhile; the system refuses to read.
+    /// [`ReadError::Overwritten`] or [`ReadError::NotYet`] if the ring does not hold the segment
+    /// any more or yet, [`ReadError::Damaged`] if its header does not verify, and the system's
+    /// refusals to read.
     ///
     /// # Example
     ///
@@ -241,26 +242,26 @@ impl Observer {
     fn segment_header(&self, sequence: u32) -> Result<SegmentHeader, ReadError> {
         let geometry = self.head.geometry;
         let mut bytes = [0; FIRST_RECORD as usize];
-        let offset = geometry.segment_offset(sequence);
-        read(&self.ring, offset, &mut bytes)?;
+        let file_offset = geometry.segment_offset(sequence);
+        read(&self.ring, file_offset, &mut bytes)?;
         let (log_id, base) = (&self.head.log_id, geometry.lsn(sequence, 0));
-        let lsn = geometry.first_record(sequence);
-        match SegmentHeader::verify(&bytes, log_id, sequence, base) {
-            SegmentHeaderEvidence::Expected(header) => Ok(header),
-            SegmentHeaderEvidence::Newer(_) => {
-                let checkpoint = read_checkpoint(&self.ring, &self.head)?;
-                Err(ReadError::Overwritten { lsn, oldest: geometry.normalize(checkpoint.trimmed) })
-            }
-            SegmentHeaderEvidence::Older(_) | SegmentHeaderEvidence::Zero => {
-                let checkpoint = read_checkpoint(&self.ring, &self.head)?;
-                Err(ReadError::NotYet { lsn, end: checkpoint.durable })
-            }
-            SegmentHeaderEvidence::Garbage => Err(ReadError::Damaged {
-                lsn,
-                file_offset: offset,
-                reason: "its segment's header does not verify",
-            }),
+        let found = SegmentHeader::verify(&bytes, log_id, sequence, base);
+        if let SegmentHeaderEvidence::Expected(header) = found {
+            return Ok(header);
         }
+        // What was released may be used again at any time, from its header on.
+        let checkpoint = read_settled_checkpoint(&self.ring, &self.head)?;
+        let (lsn, oldest) =
+            (geometry.first_record(sequence), geometry.normalize(checkpoint.trimmed));
+        if matches!(found, SegmentHeaderEvidence::Newer(_)) || geometry.sequence(oldest) > sequence
+        {
+            return Err(ReadError::Overwritten { lsn, oldest });
+        }
+        if matches!(found, SegmentHeaderEvidence::Garbage) {
+            let reason = "its segment's header does not verify";
+            return Err(ReadError::Damaged { lsn, file_offset, reason });
+        }
+        Err(ReadError::NotYet { lsn, end: checkpoint.durable })
     }
 }
 
@@ -274,5 +275,44 @@ fn describe(footer: &Footer) -> SegmentFooter {
         first: position(contents.first),
         last: position(contents.last),
         producers: footer.producers.listed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Durability, Geometry, Options, Wal};
+
+    /// Bytes for a segment's header in the file, and what is said of the segment then.
+    #[test]
+    fn what_does_not_verify_is_damaged_only_while_it_is_retained() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path().join("log");
+        let geometry = Geometry::new(256 << 10, 64 << 10).expect("in bounds");
+        let options = Options::new().durability(Durability::OnDemand);
+        let wal = Wal::create(&dir, geometry, options).expect("a new log");
+        let third = geometry.first_record(2);
+        let mut oldest = wal.append(&[1; 1000]).expect("there is room");
+        while oldest < third {
+            oldest = wal.append(&[1; 1000]).expect("there is room");
+        }
+        wal.checkpoint(oldest).expect("a record starts there");
+        wal.close().expect("it has not failed");
+        let observer = Observer::open(&dir).expect("it is there");
+        let ring = std::fs::OpenOptions::new().write(true).open(&observer.ring.path);
+        let ring = ring.expect("it can be written");
+        let said = |sequence, header: [u8; FIRST_RECORD as usize]| {
+            let offset = geometry.segment_offset(sequence);
+            ring.write_all_at(&header, offset).expect("it is written");
+            observer.segment(sequence, |_| ControlFlow::Continue(())).expect_err("not a header")
+        };
+        for header in [[0; FIRST_RECORD as usize], [7; FIRST_RECORD as usize]] {
+            let found = said(1, header);
+            assert!(matches!(found, ReadError::Overwritten { .. }), "{found}");
+        }
+        let found = said(2, [7; FIRST_RECORD as usize]);
+        assert!(matches!(found, ReadError::Damaged { .. }), "{found}");
+        let found = said(3, [0; FIRST_RECORD as usize]);
+        assert!(matches!(found, ReadError::NotYet { .. }), "{found}");
     }
 }
