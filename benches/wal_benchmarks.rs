@@ -17,6 +17,7 @@ mod support;
 use criterion::Criterion;
 
 fn main() {
+    support::plot::register_a_font();
     let mut criterion = Criterion::default().configure_from_args();
     if std::env::var_os("KAELIX_BENCH_TABLES").is_some() {
         criterion = criterion.with_filter("the tables alone");

@@ -26,7 +26,7 @@ scripts/run_benchmarks.sh COMMAND
   trend [FILE]   adds the newest results, or FILE, to docs/benchmarks
   info           the machine, and what would spoil a measurement
   profile [WHAT] a flame graph of a hot path (append, batch, read, ...)
-  criterion [GROUP]  Criterion's own measurement, with its HTML if gnuplot is there
+  criterion [GROUP]  Criterion's own measurement, with its HTML
 
 CARGO_BENCH_DURATION sets the seconds of a measurement, TMPDIR the disk.
 USAGE
@@ -154,6 +154,15 @@ case "${1:-help}" in
         groups 0.05 concurrent_writes read_operations message_conversion transaction_processing
         status=0
         verdicts --ratios || status=$?
+        # That Criterion measures and draws is checked too: its figures are not.
+        rm -rf "$target/criterion/message_conversion"
+        CARGO_BENCH_DURATION=0.05 env -u KAELIX_BENCH_RESULTS bash scripts/run_benchmarks.sh \
+            criterion message_conversion/view/64B >/dev/null
+        drawn=$(find "$target/criterion/message_conversion" -name '*.svg' -print -quit)
+        if [[ -z $drawn ]]; then
+            echo 'Criterion drew nothing' >&2
+            status=1
+        fi
         if command -v valgrind >/dev/null; then
             bash scripts/instructions.sh check || status=$?
         else
@@ -196,7 +205,7 @@ case "${1:-help}" in
         ;;
     criterion)
         cargo bench --locked --features fuzzing --bench wal_benchmarks -- "${@:2}"
-        echo "Criterion's report, if it could draw one, is $target/criterion/report/index.html."
+        echo "Criterion's report is $target/criterion/report/index.html."
         ;;
     help | -h | --help)
         usage

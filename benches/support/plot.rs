@@ -16,6 +16,13 @@ type Drawn = Result<(), Box<dyn Error>>;
 /// A name, and points.
 pub type Series = (String, Vec<(f64, f64)>);
 
+/// Gives a font to every plot, Criterion's too: a machine need not have one, and plotters, built to
+/// be given its fonts, looks for none.
+pub fn register_a_font() {
+    let font = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
+    assert!(font.is_ok(), "the font that is built in is not understood");
+}
+
 /// The latency of each percentile, both axes logarithmic: 90 %, 99 %, 99.9 % at equal distances.
 pub fn percentiles(name: &str, title: &str, times: &[(&str, &Histogram<u64>)]) {
     let series: Vec<Series> = times
@@ -48,12 +55,8 @@ fn both(name: &str, draw: impl Fn(Plot) -> Drawn) {
     let Some(folder) = std::env::var_os("KAELIX_BENCH_PLOTS").map(PathBuf::from) else {
         return;
     };
-    // A machine need not have fonts of its own.
-    let font = register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
-    let drawn = font.map_err(|_| "the font is not understood".into()).and_then(|()| {
-        draw(Plot::Svg(folder.join(format!("{name}.svg"))))?;
-        draw(Plot::Png(folder.join(format!("{name}.png"))))
-    });
+    let drawn = draw(Plot::Svg(folder.join(format!("{name}.svg"))))
+        .and_then(|()| draw(Plot::Png(folder.join(format!("{name}.png")))));
     if let Err(error) = drawn {
         println!("{name} could not be drawn in {}: {error}", folder.display());
     }
