@@ -1,4 +1,5 @@
-//! A region on a mapped file: `MAP_SHARED`, persisted by `msync(MS_SYNC)`.
+//! A region on a mapped file: `MAP_SHARED`, persisted by `msync(MS_SYNC)`, in front of which
+//! `sync_file_range` writes long ranges back in pieces.
 //!
 //! `MS_ASYNC` does nothing on Linux and counts as nothing. The mapping is kept out of forked
 //! children (`MADV_DONTFORK`), so that a child can neither write to the log nor keep it mapped.
@@ -10,6 +11,8 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
@@ -17,6 +20,12 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::{Backing, Persist, Syncer};
 use crate::geometry::PAGE_SIZE;
+
+/// How much of a long range is written back at once. The disk says with one interrupt that all of
+/// it is written, and whichever thread runs on that core waits while the kernel goes through the
+/// pages: for 16 MiB at once 2 ms, for this 30 us. Larger pieces make a sync no faster.
+#[cfg(target_os = "linux")]
+const PIECE: u64 = 256 << 10;
 
 /// Opens the same file once more; must fail if the path has come to name another one.
 pub(super) type Reopen = Box<dyn Fn() -> io::Result<File> + Send + Sync>;
@@ -62,8 +71,11 @@ unsafe impl Backing for Mapped {
     }
 
     fn syncer(&self) -> io::Result<Syncer> {
-        let map = map_whole(&(self.reopen)()?)?;
-        Ok(Box::new(Msync { map }))
+        Ok(Box::new(Msync {
+            map: map_whole(&(self.reopen)()?)?,
+            #[cfg(target_os = "linux")]
+            ahead: (self.reopen)()?,
+        }))
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -154,10 +166,39 @@ unsafe impl Backing for Mapped {
 /// Syncs through a mapping of its own: `msync` reports to the description that is mapped.
 struct Msync {
     map: MmapRaw,
+    /// What runs ahead of `msync` is told of errors too. It has a description of its own, so that
+    /// `msync` is told all the same.
+    #[cfg(target_os = "linux")]
+    ahead: File,
+}
+
+impl Msync {
+    /// Writes most of a long range back, a piece while the one before it is on its way. Best
+    /// effort: `msync` writes what is left, waits, and says what failed.
+    #[cfg(target_os = "linux")]
+    fn run_ahead(&self, range: Range<u64>) {
+        let file = self.ahead.as_raw_fd();
+        let mut under_way = None;
+        let mut left = range;
+        while left.end - left.start > PIECE {
+            let piece = left.start;
+            left.start += PIECE;
+            let call = |start: u64, flags| {
+                // SAFETY: it touches no memory, and the file is open.
+                unsafe { libc::sync_file_range(file, start as i64, PIECE as i64, flags) }
+            };
+            call(piece, libc::SYNC_FILE_RANGE_WRITE);
+            if let Some(before) = under_way.replace(piece) {
+                call(before, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
+            }
+        }
+    }
 }
 
 impl Persist for Msync {
     fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        self.run_ahead(range.clone());
         self.map.flush_range(range.start as usize, (range.end - range.start) as usize)
     }
 
